@@ -1,0 +1,239 @@
+// Making tensors from Python data, and the creation functions.
+#include <nanobind/stl/string.h>
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+
+#include "bind/caster.h"
+#include "families/map.h"
+#include "families/view.h"
+#include "tensor/alloc.h"
+
+namespace pb::py {
+
+void bind_errors(nb::module_& m);
+void bind_dtypes(nb::module_& m);
+Tensor from_buffer(PyObject* o, bool& ok);  // interop.cpp
+Tensor from_dlpack(PyObject* o);
+
+namespace {
+
+// Shape and category of nested sequences; every level must have equal lengths.
+struct Scan {
+  Shape shape;
+  Category category = Category::Bool;
+  bool any = false;
+  bool unsigned64 = false;
+};
+
+bool is_sequence(PyObject* o) { return PyList_Check(o) || PyTuple_Check(o) || PyRange_Check(o); }
+
+void scan(PyObject* o, int depth, Scan& s) {
+  if (is_tensor(o) && unwrap(o).ndim() > 0) fail<DTypeError>("asarray", "a list of tensors is not data", "use pb.stack", unwrap(o));
+  if (is_sequence(o)) {
+    Py_ssize_t n = PySequence_Size(o);
+    if (s.shape.size() == depth && !s.any) s.shape.push_back(n);
+    else if (depth >= s.shape.size() || s.shape[depth] != n)
+      fail<ShapeError>("asarray", "nested sequences have different lengths at depth " + std::to_string(depth),
+                       "every row must have the same length");
+    for (Py_ssize_t i = 0; i < n; i++) {
+      nb::object v = nb::steal(PySequence_GetItem(o, i));
+      scan(v.ptr(), depth + 1, s);
+    }
+    return;
+  }
+  if (depth != s.shape.size())
+    fail<ShapeError>("asarray", "numbers and sequences are mixed at depth " + std::to_string(depth),
+                     "every row must have the same depth");
+  s.any = true;
+  Category c;
+  if (PyBool_Check(o)) c = Category::Bool;
+  else if (PyLong_Check(o)) c = Category::Signed;
+  else if (PyFloat_Check(o)) c = Category::Float;
+  else if (is_tensor(o)) c = category(unwrap(o).dtype()) == Category::Unsigned ? Category::Signed : category(unwrap(o).dtype());
+  else if (PyNumber_Check(o)) c = PyIndex_Check(o) ? Category::Signed : Category::Float;
+  else fail<DTypeError>("asarray", std::string("cannot make a tensor of ") + Py_TYPE(o)->tp_name, "pass numbers, sequences or arrays");
+  if (c > s.category) s.category = c;
+}
+
+template <class T, class F> void fill(PyObject* o, T*& to, F get) {
+  if (is_sequence(o)) {
+    Py_ssize_t n = PySequence_Size(o);
+    for (Py_ssize_t i = 0; i < n; i++) {
+      nb::object v = nb::steal(PySequence_GetItem(o, i));
+      fill(v.ptr(), to, get);
+    }
+  } else {
+    *to++ = get(o);
+    if (PyErr_Occurred()) nb::raise_python_error();
+  }
+}
+
+Tensor from_sequence(PyObject* o) {
+  Scan s;
+  scan(o, 0, s);
+  DType d = !s.any ? DType::F32 : s.category == Category::Float ? DType::F32 : s.category == Category::Bool ? DType::Bool : DType::I64;
+  if (d == DType::F32) {
+    Tensor wide = empty(s.shape, DType::F64);
+    auto* p = wide.data<double>();
+    fill(o, p, [](PyObject* v) { return PyFloat_AsDouble(v); });
+    return wide;  // the caller narrows, to the wished dtype or to float32
+  }
+  Tensor t = empty(s.shape, d);
+  if (d == DType::Bool) {
+    auto* p = t.data<bool>();
+    fill(o, p, [](PyObject* v) { return PyObject_IsTrue(v) != 0; });
+  } else {
+    auto* p = t.data<int64_t>();
+    fill(o, p, [](PyObject* v) {
+      nb::object index = nb::steal(PyNumber_Index(v));
+      return index.is_valid() ? int64_t(PyLong_AsLongLong(index.ptr())) : int64_t(0);
+    });
+  }
+  return t;
+}
+
+Tensor as_tensor(PyObject* o, std::optional<DType> dtype, bool share) {
+  Tensor t;
+  bool fresh = false;
+  if (is_tensor(o)) {
+    t = unwrap(o);
+  } else if (is_sequence(o) || PyFloat_Check(o) || PyBool_Check(o) || PyLong_Check(o)) {
+    t = from_sequence(o);
+    if (!dtype && t.dtype() == DType::F64) t = cast(t, DType::F32);
+    fresh = true;
+  } else {
+    bool ok = false;
+    t = from_buffer(o, ok);
+    if (!ok && PyObject_HasAttrString(o, "__dlpack__")) t = from_dlpack(o), ok = true;
+    if (!ok && PyObject_HasAttrString(o, "__array__")) {
+      nb::object array = nb::steal(PyObject_CallMethod(o, "__array__", nullptr));
+      if (!array.is_valid()) nb::raise_python_error();
+      t = from_buffer(array.ptr(), ok);
+    }
+    if (!ok && PyNumber_Check(o)) {
+      t = cast(from_sequence(o), dtype.value_or(DType::F32));
+      ok = fresh = true;
+    }
+    if (!ok)
+      fail<DTypeError>("asarray", std::string("cannot make a tensor of ") + Py_TYPE(o)->tp_name,
+                       "pass numbers, sequences, NumPy arrays or DLPack producers");
+  }
+  if (dtype && t.dtype() != *dtype) {
+    t = cast(t, *dtype);
+    fresh = true;
+  }
+  return share || fresh ? t : with_copy(t);
+}
+
+std::optional<DType> optional_dtype(nb::handle h) {
+  if (h.is_none()) return {};
+  DType d;
+  if (!to_dtype(h.ptr(), d)) fail<DTypeError>("dtype", "the dtype must be one of pullback's, such as pb.float32", "pb.dtype('float32')");
+  return d;
+}
+
+void check_device(nb::handle device) {
+  if (device.is_none()) return;
+  std::string name = nb::cast<std::string>(nb::str(device));
+  if (name != "cpu")
+    fail<DeviceError>("device", "device '" + name + "' is not available: no GPU driver was found",
+                      "devices here: cpu; see python -m pullback info");
+}
+
+Tensor range(double start, double stop, double step, DType dtype) {
+  if (step == 0) fail<ValueError>("arange", "the step must not be 0", "use a positive or negative step");
+  double n = std::ceil((stop - start) / step);
+  if (!(n < 1e15)) fail<ShapeError>("arange", "the number of elements overflows or is NaN", "check start, stop and step");
+  Tensor i = cast(arange(n > 0 ? int64_t(n) : 0), is_float(dtype) ? DType::F64 : DType::I64);
+  GradMode off(false);
+  Tensor r = is_float(dtype) ? i * Tensor(step) + Tensor(start) : i * scalar_weak(int64_t(step)) + scalar_weak(int64_t(start));
+  return cast(r, dtype);
+}
+
+}  // namespace
+
+Tensor asarray(PyObject* o, bool share) { return as_tensor(o, {}, share); }
+
+void bind_create(nb::module_& m) {
+  m.def("tensor",
+        [](nb::handle data, nb::handle dtype, nb::handle device, bool requires_grad) {
+          check_device(device);
+          Tensor t = detach(as_tensor(data.ptr(), optional_dtype(dtype), false));
+          if (requires_grad && !is_float(t.dtype()))
+            fail<DTypeError>("tensor", "only floating tensors can require grad", "pass dtype=pb.float32", t);
+          t->wants_grad = requires_grad;
+          return t;
+        },
+        nb::arg("data"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        nb::arg("requires_grad") = false,
+        "A new tensor with a copy of the data; Python floats give float32.\n\nExample:\n    >>> pb.tensor([1.0, 2.0]).tolist()\n    [1.0, 2.0]");
+  m.def("asarray",
+        [](nb::handle obj, nb::handle dtype, nb::handle device, nb::handle copy) {
+          check_device(device);
+          bool must_copy = copy.ptr() == Py_True;
+          Tensor t = as_tensor(obj.ptr(), optional_dtype(dtype), !must_copy);
+          if (copy.ptr() == Py_False && (!is_tensor(obj.ptr()) ? !t->storage->release : !t.is(unwrap(obj.ptr()))))
+            fail<ValueError>("asarray", "copy=False, but this needs a copy", "use copy=None", t);
+          return t;
+        },
+        nb::arg("obj"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        nb::arg("copy").none() = nb::none(), "A tensor that shares memory with NumPy and DLPack producers where it can.");
+  auto dtype_or = [](nb::handle h, DType d) { return optional_dtype(h).value_or(d); };
+  m.def("empty", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return empty(s, dtype_or(d, DType::F32)); },
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("zeros", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return zeros(s, dtype_or(d, DType::F32)); },
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("ones", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return ones(s, dtype_or(d, DType::F32)); },
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("full",
+        [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
+          check_device(dev);
+          DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
+          Tensor out = empty(s, t);
+          copy_into(out, v.t);
+          return out;
+        },
+        nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("arange",
+        [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
+          check_device(dev);
+          bool floats = PyFloat_Check(start.ptr()) || PyFloat_Check(stop.ptr()) || PyFloat_Check(step.ptr());
+          double a = stop.is_none() ? 0 : nb::cast<double>(nb::float_(start));
+          double b = nb::cast<double>(nb::float_(stop.is_none() ? start : stop));
+          return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
+        },
+        nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
+        nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("frombuffer",
+        [](nb::handle buffer, DType dtype, const Dims& shape) {
+          Py_buffer view;
+          if (PyObject_GetBuffer(buffer.ptr(), &view, PyBUF_SIMPLE)) nb::raise_python_error();
+          Tensor t = empty(shape, dtype);
+          size_t bytes = size_t(t.size()) * size_t(itemsize(dtype));
+          bool fits = size_t(view.len) == bytes;
+          if (fits) std::memcpy(t.raw(), view.buf, bytes);
+          size_t have = size_t(view.len);
+          PyBuffer_Release(&view);
+          if (!fits)
+            fail<ShapeError>("frombuffer", std::to_string(have) + " bytes do not fill shape " + to_string(shape), "check dtype and shape", t);
+          return t;
+        },
+        nb::arg("buffer"), nb::arg("dtype"), nb::arg("shape"), "A tensor with a copy of raw bytes in C order.");
+  m.def("promote_types", &promote, nb::arg("a"), nb::arg("b"));
+  m.def("memory_stats", [] {
+    alloc::Stats s = alloc::stats();
+    nb::dict d;
+    d["current"] = s.current;
+    d["peak"] = s.peak;
+    d["reserved"] = s.reserved;
+    d["allocations"] = s.allocations;
+    d["system_calls"] = s.system_calls;
+    return d;
+  });
+  m.def("reset_peak_memory", &alloc::reset_peak);
+  m.def("empty_cache", &alloc::empty_cache);
+}
+
+}  // namespace pb::py

@@ -1,0 +1,222 @@
+// The element-wise ops and reductions of the registry as Python callables. Nothing here names an op.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+
+#include <string>
+
+#include "bind/caster.h"
+#include "bind/random.h"
+#include "families/map.h"
+#include "families/reduce.h"
+#include "families/view.h"
+
+namespace pb::py {
+
+namespace {
+
+// A callable with its own vector call: positional tensors, then the op's constants by name or position.
+struct OpObject {
+  PyObject_HEAD
+  vectorcallfunc call;
+  const MapOp* op;
+  PyObject* names[kMaxArgs + 2];  // interned: constants, then "rng" or "saved"
+  PyObject* name;
+  PyObject* doc;
+};
+
+PyTypeObject* op_type = nullptr;
+
+double to_double(PyObject* o, const MapOp& op, int i) {
+  double v = PyFloat_AsDouble(o);
+  if (v == -1.0 && PyErr_Occurred()) {
+    PyErr_Clear();
+    fail<DTypeError>(op.name, "argument '" + std::string(op.args[i].name) + "' must be a number", "pass a Python float");
+  }
+  return v;
+}
+
+void check_saved(PyObject* o, const MapOp& op) {
+  if (o == Py_None) return;
+  if (PyUnicode_Check(o) && PyUnicode_CompareWithASCIIString(o, "input") == 0) return;
+  fail<ValueError>(op.name, "this build keeps inputs or outputs exactly; saved= takes None or 'input'",
+                   "leave saved= out");
+}
+
+PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyObject* kwnames) {
+  const MapOp& op = *self->op;
+  double params[kMaxArgs];
+  for (int i = 0; i < op.nargs; i++) params[i] = op.args[i].value;
+  Generator* rng = nullptr;
+  size_t n = size_t(op.inputs);
+  if (nargs < n || nargs > n + size_t(op.nargs))
+    fail<DTypeError>(op.name, "takes " + std::to_string(n) + " tensors, got " + std::to_string(nargs) + " arguments",
+                     "see help(pb." + std::string(op.name) + ")");
+  Tensor in[kMaxInputs];
+  bool weak = true;
+  for (size_t i = 0; i < n; i++) {
+    in[i] = to_tensor(args[i]);
+    weak = weak && in[i].weak();
+  }
+  if (weak)  // a Python number alone becomes a tensor of the default dtype
+    for (size_t i = 0; i < n; i++) in[i] = cast(detach(in[i]), is_float(in[i].dtype()) ? DType::F32 : in[i].dtype()), in[i]->weak = false;
+  for (size_t i = n; i < nargs; i++) params[i - n] = to_double(args[i], op, int(i - n));
+  size_t nkw = kwnames ? size_t(PyTuple_GET_SIZE(kwnames)) : 0;
+  for (size_t i = 0; i < nkw; i++) {
+    PyObject* key = PyTuple_GET_ITEM(kwnames, Py_ssize_t(i));
+    PyObject* value = args[nargs + i];
+    int at = 0;
+    while (at <= op.nargs && self->names[at] != key && PyUnicode_Compare(self->names[at], key) != 0) at++;
+    if (at < op.nargs) params[at] = to_double(value, op, at);
+    else if (at == op.nargs && op.random) rng = generator_of(value);
+    else if (at == op.nargs) check_saved(value, op);
+    else fail<DTypeError>(op.name, std::string("unexpected argument '") + PyUnicode_AsUTF8(key) + "'",
+                          "see help(pb." + std::string(op.name) + ")");
+  }
+  return wrap(map_call(op, {in, n}, params, rng));
+}
+
+PyObject* op_vectorcall(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames) {
+  return guarded([&] { return call_op(reinterpret_cast<OpObject*>(self), args, size_t(PyVectorcall_NARGS(nargsf)), kwnames); });
+}
+
+PyObject* op_descr_get(PyObject* self, PyObject* obj, PyObject*) {
+  if (!obj || obj == Py_None) {
+    Py_INCREF(self);
+    return self;
+  }
+  return PyMethod_New(self, obj);
+}
+PyObject* op_repr(PyObject* self) {
+  return PyUnicode_FromFormat("<pullback op %U>", reinterpret_cast<OpObject*>(self)->name);
+}
+
+PyMemberDef op_members[] = {
+    {"__vectorcalloffset__", Py_T_PYSSIZET, offsetof(OpObject, call), Py_READONLY, nullptr},
+    {"__name__", Py_T_OBJECT_EX, offsetof(OpObject, name), Py_READONLY, nullptr},
+    {"__doc__", Py_T_OBJECT_EX, offsetof(OpObject, doc), Py_READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr}};
+
+void make_op_type() {
+  static PyType_Slot slots[] = {{Py_tp_call, reinterpret_cast<void*>(&PyVectorcall_Call)},
+                                {Py_tp_descr_get, reinterpret_cast<void*>(&op_descr_get)},
+                                {Py_tp_repr, reinterpret_cast<void*>(&op_repr)},
+                                {Py_tp_members, op_members},
+                                {0, nullptr}};
+  static PyType_Spec spec = {"pullback.Op", sizeof(OpObject), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR, slots};
+  op_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+}
+
+std::string signature(const MapOp& op) {
+  static const char* const names[3][3] = {{"x", "", ""}, {"a", "b", ""}, {"condition", "a", "b"}};
+  std::string s = std::string(op.name) + "(";
+  for (int i = 0; i < op.inputs; i++) s += std::string(i ? ", " : "") + names[op.inputs - 1][i];
+  if (op.nargs || op.random) s += ", *";
+  for (int i = 0; i < op.nargs; i++) {
+    std::string v = std::to_string(op.args[i].value);
+    s += ", " + std::string(op.args[i].name) + "=" + v;
+  }
+  if (op.random) s += ", rng=None";
+  return s + ")";
+}
+
+PyObject* make_op(const MapOp& op) {
+  auto* o = PyObject_New(OpObject, op_type);
+  o->call = &op_vectorcall;
+  o->op = &op;
+  for (int i = 0; i < op.nargs; i++)
+    o->names[i] = PyUnicode_InternFromString(std::string(op.args[i].name).c_str());
+  o->names[op.nargs] = PyUnicode_InternFromString(op.random ? "rng" : "saved");
+  o->name = PyUnicode_FromString(std::string(op.name).c_str());
+  o->doc = PyUnicode_FromString((signature(op) + "\n\n" + std::string(op.doc)).c_str());
+  return reinterpret_cast<PyObject*>(o);
+}
+
+void bind_reductions(nb::module_& m) {
+  for (const ReduceOp* op : reduce_ops()) {
+    if (op->name[0] == '_') continue;
+    m.def(std::string(op->name).c_str(),
+          [op](const Operand& x, const Axes& axis, bool keepdims) { return reduce_call(*op, x.t, axis.axes, keepdims, axis.all); },
+          nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
+  }
+  auto axes_or_all = [](const Tensor& x, const Axes& a) { return a.all ? all_axes(x) : a.axes; };
+  m.def("prod", [=](const Operand& x, const Axes& axis, bool keepdims) { return prod(x.t, axes_or_all(x.t, axis), keepdims); },
+        nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, "Product over axes.");
+  m.def("var",
+        [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
+          return var(x.t, axes_or_all(x.t, axis), correction, keepdims);
+        },
+        nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false,
+        "Variance over axes, divided by n - correction.");
+  m.def("std",
+        [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
+          return std_dev(x.t, axes_or_all(x.t, axis), correction, keepdims);
+        },
+        nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false,
+        "Standard deviation over axes.");
+  m.def("logsumexp",
+        [=](const Operand& x, const Axes& axis, bool keepdims) { return logsumexp(x.t, axes_or_all(x.t, axis), keepdims); },
+        nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, "log(sum(exp(x))), without overflow.");
+  m.def("norm",
+        [=](const Operand& x, double ord, const Axes& axis, bool keepdims) {
+          return norm(x.t, ord, axes_or_all(x.t, axis), keepdims);
+        },
+        nb::arg("x"), nb::arg("ord") = 2.0, nb::arg("axis") = nb::none(), nb::arg("keepdims") = false,
+        "Vector norm of order ord; its gradient at 0 is 0.");
+}
+
+nb::list table() {
+  nb::list out;
+  for (const MapOp* op : map_ops()) {
+    nb::dict row;
+    row["name"] = std::string(op->name);
+    row["family"] = "Map";
+    row["unit"] = std::string(op->unit);
+    row["doc"] = std::string(op->doc);
+    row["inputs"] = op->inputs;
+    nb::dict args;
+    for (int i = 0; i < op->nargs; i++) args[std::string(op->args[i].name).c_str()] = op->args[i].value;
+    row["args"] = args;
+    row["domain"] = nb::make_tuple(op->domain.lo, op->domain.hi);
+    row["derivative"] = op->no_derivative ? "none" : op->differentiable ? "pull" : "zero";
+    row["mask"] = op->mask;
+    row["integers"] = op->integers;
+    row["floats"] = !op->no_floats;
+    row["random"] = op->random;
+    row["signature"] = signature(*op);
+    out.append(row);
+  }
+  for (const ReduceOp* op : reduce_ops()) {
+    nb::dict row;
+    row["name"] = std::string(op->name);
+    row["family"] = "Reduce";
+    row["unit"] = std::string(op->unit);
+    row["doc"] = std::string(op->doc);
+    row["inputs"] = 1;
+    row["args"] = nb::dict();
+    row["domain"] = nb::make_tuple(-3.0, 3.0);
+    row["derivative"] = op->no_pull ? "none" : "pull";
+    row["mask"] = op->mask;
+    row["integers"] = op->integers;
+    row["floats"] = true;
+    row["random"] = false;
+    row["signature"] = std::string(op->name) + "(x, axis=None, keepdims=False)";
+    out.append(row);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_map_op(nb::module_& m, const MapOp& op) {
+  if (!op_type) make_op_type();
+  m.attr(std::string(op.name).c_str()) = nb::steal(make_op(op));
+}
+
+void bind_ops(nb::module_& m) {
+  for (const MapOp* op : map_ops()) bind_map_op(m, *op);
+  bind_reductions(m);
+  m.def("ops", &table, "The registry: a list with one dict per op.");
+}
+
+}  // namespace pb::py

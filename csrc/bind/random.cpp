@@ -1,0 +1,87 @@
+#include "bind/random.h"
+
+#include <nanobind/stl/pair.h>
+
+#include "cpu/isa_std.h"
+
+namespace pb::py {
+
+Generator* generator_of(PyObject* o) {
+  if (o == Py_None) return &default_generator();
+  if (!nb::isinstance<Generator>(nb::handle(o)))
+    fail<DTypeError>("random", "rng must be a pb.random.Generator or None", "make one with pb.random.Generator(seed)");
+  return nb::inst_ptr<Generator>(nb::handle(o));
+}
+
+namespace {
+
+// Words first .. first + n - 1 of the generator's stream as integers in [low, high), by multiplication: the bias is at
+// most (high - low) / 2^64.
+Tensor randint(int64_t low, int64_t high, const Dims& shape, DType dtype, Generator& g) {
+  if (high <= low)
+    fail<ValueError>("randint", "high must be above low, got " + std::to_string(low) + " and " + std::to_string(high),
+                     "numbers are drawn from [low, high)");
+  if (!is_integer(dtype)) fail<DTypeError>("randint", "the dtype must be an integer type", "use pb.int64");
+  Tensor out = empty(shape, DType::I64);
+  int64_t n = out.size();
+  RandomState s = g.reserve(n);
+  uint64_t range = uint64_t(high) - uint64_t(low);
+  std::vector<uint32_t> bits(size_t(2 * n));
+  cast_kernels().bits(bits.data(), s.seed, s.offset, 0, 2 * n);
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t word = uint64_t(bits[size_t(2 * i)]) << 32 | bits[size_t(2 * i + 1)];
+    out.data<int64_t>()[i] = int64_t(uint64_t(low) + uint64_t((unsigned __int128)(word)*range >> 64));
+  }
+  return cast(out, dtype);
+}
+
+Tensor permutation(int64_t n, Generator& g) {
+  if (n < 0) fail<ShapeError>("permutation", "the length must not be negative, got " + std::to_string(n), "use n >= 0");
+  Tensor out = arange(n);
+  RandomState s = g.reserve(n);
+  std::vector<uint32_t> bits(size_t(2 * n));
+  cast_kernels().bits(bits.data(), s.seed, s.offset, 0, 2 * n);
+  auto* p = out.data<int64_t>();
+  for (int64_t i = n - 1; i > 0; i--) {
+    uint64_t word = uint64_t(bits[size_t(2 * i)]) << 32 | bits[size_t(2 * i + 1)];
+    auto j = int64_t((unsigned __int128)(word) * uint64_t(i + 1) >> 64);
+    std::swap(p[i], p[j]);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_random(nb::module_& m) {
+  nb::class_<Generator>(m, "Generator", "A counter-based stream of random numbers (Philox 4x32-10).\n\nExample:\n    >>> g = pb.random.Generator(3)\n    >>> g.get_state()\n    (3, 0)")
+      .def(nb::init<uint64_t>(), nb::arg("seed") = 0)
+      .def("get_state", [](const Generator& g) { return std::pair(g.seed, g.offset); }, "(seed, offset).")
+      .def("set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"))
+      .def("reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"))
+      .def_rw("seed", &Generator::seed)
+      .def_rw("offset", &Generator::offset);
+  m.def("default_generator", [] { return &default_generator(); }, nb::rv_policy::reference,
+        "The generator used where rng is None.");
+  m.def("manual_seed", [](uint64_t seed) { default_generator() = {seed, 0}; }, nb::arg("seed"),
+        "Starts the default generator anew.");
+  auto draw = [&](const char* name, const char* op, const char* a, double av, const char* b, double bv) {
+    const MapOp* row = &find_map(op);
+    m.def(name,
+          [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng) {
+            const double params[] = {x, y};
+            return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()));
+          },
+          nb::arg("shape"), nb::arg(a) = av, nb::arg(b) = bv, nb::arg("dtype"), nb::arg("rng").none() = nb::none());
+  };
+  draw("draw_normal", "_normal", "mean", 0.0, "std", 1.0);
+  draw("draw_uniform", "_uniform", "low", 0.0, "high", 1.0);
+  draw("draw_exponential", "_exponential", "rate", 1.0, "unused", 0.0);
+  draw("draw_gumbel", "_gumbel", "loc", 0.0, "scale", 1.0);
+  m.def("draw_randint", [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng) {
+    return randint(low, high, shape, dtype, *generator_of(rng.ptr()));
+  }, nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none());
+  m.def("draw_permutation", [](int64_t n, nb::handle rng) { return permutation(n, *generator_of(rng.ptr())); }, nb::arg("n"),
+        nb::arg("rng").none() = nb::none());
+}
+
+}  // namespace pb::py

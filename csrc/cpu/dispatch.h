@@ -1,0 +1,10 @@
+// One ISA level is chosen at the first use: the widest that the CPU has, or what PULLBACK_ISA asks for.
+#pragma once
+#include <string_view>
+
+namespace pb {
+
+const char* isa_level();                         // "v2", "v3" or "v4"
+const void* isa_table(std::string_view unit);    // the unit's table of that level
+
+}  // namespace pb

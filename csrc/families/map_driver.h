@@ -1,0 +1,34 @@
+// The Map driver: operands, coalescing, tiles. Works on raw memory; handles stay outside.
+#pragma once
+#include "families/map.h"
+
+namespace pb {
+
+inline constexpr int64_t kTile = 1024;
+
+struct MapOperand {
+  char* data = nullptr;
+  DType dtype = DType::F32;
+  Strides strides;       // in elements, for the iteration shape
+  bool single = false;   // one value for all
+  bool direct = false;   // contiguous in the compute type: the kernel reads it in place
+};
+
+struct MapPlan {
+  MapKernels::Fn fn = nullptr;
+  Compute compute = Compute::F32;
+  Compute out_compute = Compute::F32;
+  bool mask = false;  // the kernel writes bool
+  Shape shape;        // coalesced iteration shape
+  int64_t size = 0;
+  int inputs = 0;
+  MapOperand in[5];
+  MapOperand out;
+  const double* params = nullptr;
+  const RandomState* random = nullptr;  // the input after the last one is drawn
+};
+
+MapOperand operand_of(const Tensor& t, const Shape& shape);
+void run_plan(MapPlan& plan);
+
+}  // namespace pb

@@ -1,0 +1,206 @@
+// The activations. Parameter names are PyTorch's.
+#pragma once
+#include "families/op.h"
+
+namespace pb {
+
+struct Relu : Map<1> {
+  static constexpr std::string_view name = "relu", doc = "max(x, 0); derivative 0 at 0.";
+  template <Value V> PB_FN static V fwd(V x) { return where(x < V(0), V(0), x); }
+  template <Value V> PB_FN static V pull_y(V g, V y) { return where(y > V(0), g, V(0)); }
+};
+PB_OP(Relu)
+
+struct LeakyRelu : Map<1> {
+  static constexpr std::string_view name = "leaky_relu", doc = "x for x > 0, else negative_slope * x.";
+  static constexpr Arg args[] = {{"negative_slope", 0.01}};
+  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) { return where(x > V(0), x, k[0] * x); }
+  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) { return where(x > V(0), g, k[0] * g); }
+};
+PB_OP(LeakyRelu)
+
+struct Elu : Map<1> {
+  static constexpr std::string_view name = "elu", doc = "x for x > 0, else alpha * (exp(x) - 1).";
+  static constexpr Arg args[] = {{"alpha", 1.0}};
+  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) {
+    return where(x > V(0), x, k[0] * expm1(min(x, V(0))));
+  }
+  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+    return where(x > V(0), g, g * k[0] * exp(min(x, V(0))));
+  }
+};
+PB_OP(Elu)
+
+struct Celu : Map<1> {
+  static constexpr std::string_view name = "celu", doc = "x for x > 0, else alpha * (exp(x / alpha) - 1).";
+  static constexpr Arg args[] = {{"alpha", 1.0}};
+  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) {
+    return where(x > V(0), x, k[0] * expm1(min(x, V(0)) / k[0]));
+  }
+  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+    return where(x > V(0), g, g * exp(min(x, V(0)) / k[0]));
+  }
+};
+PB_OP(Celu)
+
+struct Selu : Map<1> {
+  static constexpr std::string_view name = "selu", doc = "Self-normalising ELU: scale * (x or alpha * (exp(x) - 1)).";
+  static constexpr double scale = 1.0507009873554804934193349852946, alpha = 1.6732632423543772848170429916717;
+  template <Value V> PB_FN static V fwd(V x) {
+    return where(x > V(0), V(scale) * x, V(scale * alpha) * expm1(min(x, V(0))));
+  }
+  template <Value V> PB_FN static V pull_y(V g, V y) {
+    return where(y > V(0), V(scale) * g, g * (y + V(scale * alpha)));
+  }
+};
+PB_OP(Selu)
+
+// x * Phi(x), through erfc so that the tail keeps its relative accuracy.
+struct Gelu : Map<1> {
+  static constexpr std::string_view name = "gelu", doc = "x * Phi(x), Phi the normal distribution function.";
+  static constexpr Domain domain{-8, 8};
+  template <Value V> PB_FN static V fwd(V x) { return V(0.5) * x * erfc(x * V(-0.707106781186547524401)); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    V cdf = V(0.5) * erfc(x * V(-0.707106781186547524401));
+    V xd = where(abs(x) < V(40), x, V(0));  // the density is 0 far out; x * exp(-inf) must not become NaN
+    return g * (cdf + xd * V(0.398942280401432677940) * exp(V(-0.5) * xd * xd) * where(abs(x) < V(40), V(1), V(0)));
+  }
+};
+PB_OP(Gelu)
+
+struct GeluTanh : Map<1> {
+  static constexpr std::string_view name = "gelu_tanh", doc = "The tanh approximation of gelu.";
+  static constexpr Domain domain{-8, 8};
+  template <Value V> PB_FN static V inner(V x) {  // 2 * sqrt(2 / pi) * (x + 0.044715 x^3)
+    return V(1.595769121605730711759) * (x + V(0.044715) * x * x * x);
+  }
+  template <Value V> PB_FN static V fwd(V x) { return x * sigmoid(inner(x)); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    V c = max(min(x, V(12)), V(-12));  // the slope is 0 or 1 beyond
+    V s = sigmoid(inner(c));
+    V d = V(1.595769121605730711759) * (V(1) + V(3 * 0.044715) * c * c);
+    return g * (s + c * s * (V(1) - s) * d);
+  }
+};
+PB_OP(GeluTanh)
+
+// x * sigmoid(x). Forward reads x, writes y; the pullback reads (g, x), writes gx.
+struct Silu : Map<1> {
+  static constexpr std::string_view name = "silu", doc = "Sigmoid-weighted linear unit, x * sigmoid(x).";
+  static constexpr Domain domain{-8, 8};
+  template <Value V> PB_FN static V fwd(V x) { return x * sigmoid(x); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    V s = sigmoid(x);
+    return g * (s * (V(1) + x * (V(1) - s)));
+  }
+};
+PB_OP(Silu)
+
+struct Mish : Map<1> {
+  static constexpr std::string_view name = "mish", doc = "x * tanh(softplus(x)).";
+  static constexpr Domain domain{-8, 8};
+  template <Value V> PB_FN static V fwd(V x) { return x * tanh(softplus(x)); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    V t = tanh(softplus(x));
+    return g * (t + x * (V(1) - t * t) * sigmoid(x));
+  }
+};
+PB_OP(Mish)
+
+struct Softplus : Map<1> {
+  static constexpr std::string_view name = "softplus",
+                                    doc = "log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold.";
+  static constexpr Arg args[] = {{"beta", 1.0}, {"threshold", 20.0}};
+  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) {
+    V z = k[0] * x;
+    return where(z > k[1], x, softplus(z) / k[0]);
+  }
+  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+    V z = k[0] * x;
+    return where(z > k[1], g, g * sigmoid(z));
+  }
+};
+PB_OP(Softplus)
+
+struct Softsign : Map<1> {
+  static constexpr std::string_view name = "softsign", doc = "x / (1 + |x|).";
+  template <Value V> PB_FN static V fwd(V x) { return x / (V(1) + abs(x)); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    V r = recip(V(1) + abs(x));
+    return g * r * r;
+  }
+};
+PB_OP(Softsign)
+
+struct Tanh : Map<1> {
+  static constexpr std::string_view name = "tanh", doc = "Hyperbolic tangent.";
+  template <Value V> PB_FN static V fwd(V x) { return tanh(x); }
+  template <Value V> PB_FN static V pull_y(V g, V y) { return g * (V(1) - y * y); }
+};
+PB_OP(Tanh)
+
+struct Tanhshrink : Map<1> {
+  static constexpr std::string_view name = "tanhshrink", doc = "x - tanh(x).";
+  template <Value V> PB_FN static V fwd(V x) { return x - tanh(x); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    V t = tanh(x);
+    return g * t * t;
+  }
+};
+PB_OP(Tanhshrink)
+
+struct Sigmoid : Map<1> {
+  static constexpr std::string_view name = "sigmoid", doc = "1 / (1 + exp(-x)).";
+  template <Value V> PB_FN static V fwd(V x) { return sigmoid(x); }
+  template <Value V> PB_FN static V pull_y(V g, V y) { return g * y * (V(1) - y); }
+};
+PB_OP(Sigmoid)
+
+struct LogSigmoid : Map<1> {
+  static constexpr std::string_view name = "log_sigmoid", doc = "log(sigmoid(x)), finite for every finite x.";
+  template <Value V> PB_FN static V fwd(V x) { return -softplus(-x); }
+  template <Value V> PB_FN static V pull(V g, V x) { return g * sigmoid(-x); }
+};
+PB_OP(LogSigmoid)
+
+struct Hardtanh : Map<1> {
+  static constexpr std::string_view name = "hardtanh", doc = "x limited to [min_val, max_val].";
+  static constexpr Arg args[] = {{"min_val", -1.0}, {"max_val", 1.0}};
+  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) { return min(max(x, k[0]), k[1]); }
+  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+    return where(x > k[0], where(x < k[1], g, V(0)), V(0));
+  }
+};
+PB_OP(Hardtanh)
+
+struct Relu6 : Map<1> {
+  static constexpr std::string_view name = "relu6", doc = "x limited to [0, 6].";
+  static constexpr Domain domain{-3, 9};
+  template <Value V> PB_FN static V fwd(V x) { return min(max(x, V(0)), V(6)); }
+  template <Value V> PB_FN static V pull_y(V g, V y) { return where(y > V(0), where(y < V(6), g, V(0)), V(0)); }
+};
+PB_OP(Relu6)
+
+struct Hardsigmoid : Map<1> {
+  static constexpr std::string_view name = "hardsigmoid", doc = "relu6(x + 3) / 6.";
+  static constexpr Domain domain{-5, 5};
+  template <Value V> PB_FN static V fwd(V x) {
+    return min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6);
+  }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    return where(x > V(-3), where(x < V(3), g * V(1.0 / 6), V(0)), V(0));
+  }
+};
+PB_OP(Hardsigmoid)
+
+struct Hardswish : Map<1> {
+  static constexpr std::string_view name = "hardswish", doc = "x * relu6(x + 3) / 6.";
+  static constexpr Domain domain{-5, 5};
+  template <Value V> PB_FN static V fwd(V x) { return x * (min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6)); }
+  template <Value V> PB_FN static V pull(V g, V x) {
+    return where(x <= V(-3), V(0), where(x < V(3), g * (x * V(1.0 / 3) + V(0.5)), g));
+  }
+};
+PB_OP(Hardswish)
+
+}  // namespace pb

@@ -1,0 +1,235 @@
+// Backward: a heap ordered by sequence number. The newest queued node is always ready, because every consumer of a
+// node is newer than the node; no pass that counts dependencies is needed.
+#include <algorithm>
+#include <unordered_map>
+
+#include "families/map.h"
+#include "tape/node.h"
+
+namespace pb {
+
+Tensor accumulate(const Tensor& a, Tensor b) {
+  if (!a) return b;
+  if (!mode().grad && a.dtype() == b.dtype() && !has_tangent(a) && !has_tangent(b)) {
+    if (unique(a) && a.contiguous() && a.shape() == b.shape()) {
+      map_add_into(a, b);
+      return a;
+    }
+    if (unique(b) && b.contiguous() && a.shape() == b.shape()) {
+      map_add_into(b, a);
+      return b;
+    }
+  }
+  return a + b;
+}
+
+namespace {
+
+bool older(const Node* a, const Node* b) { return a->seq < b->seq; }
+
+class Run {
+ public:
+  Run(std::span<const Tensor> wrt, BackwardOptions options) : options_(options), wrt_(wrt), captured_(wrt.size()) {
+    for (size_t i = 0; i < wrt.size(); i++) {
+      refresh_view(wrt[i]);
+      if (wrt[i]->node) captures_[wrt[i]->node].push_back(i);
+      else leaf_captures_[wrt[i].impl()].push_back(i);
+    }
+  }
+  ~Run() {  // after an error: leave no node queued
+    for (Node* n : queue_) {
+      n->pending = false;
+      n->cotangent = Tensor();
+      n->cotangents.clear();
+      drop(n);
+    }
+  }
+
+  std::vector<Tensor> go(std::span<const Tensor> roots, std::span<const Tensor> cotangents) {
+    if (!wrt_.empty()) mark_needed(roots);
+    for (size_t i = 0; i < roots.size(); i++) send(edge_of_root(roots[i]), cotangents[i]);
+    while (!queue_.empty()) {
+      std::pop_heap(queue_.begin(), queue_.end(), older);
+      Node* n = queue_.back();
+      queue_.pop_back();
+      struct Release {
+        Node* n;
+        ~Release() { drop(n); }
+      } guard{n};
+      step(n);
+    }
+    for (auto& [leaf, grad] : hooked_leaves_) store(leaf, run_hooks(leaf, grad));
+    return std::move(captured_);
+  }
+
+ private:
+  static Edge edge_of_root(const Tensor& t) { return edge_of(t); }
+
+  // Only nodes on a path to a wanted tensor run. Producers are older, so one sweep by age settles it.
+  void mark_needed(std::span<const Tensor> roots) {
+    std::vector<Node*> all, stack;
+    auto visit = [&](Node* n) {
+      if (n && needed_.emplace(n, false).second) stack.push_back(n);
+    };
+    for (const Tensor& r : roots) visit(r->node);
+    while (!stack.empty()) {
+      Node* n = stack.back();
+      stack.pop_back();
+      all.push_back(n);
+      for (const Edge& e : n->edges) visit(e.node);
+    }
+    std::sort(all.begin(), all.end(), older);
+    for (Node* n : all) {
+      bool need = captures_.count(n) > 0;
+      for (const Edge& e : n->edges) need = need || wanted(e);
+      needed_[n] = need;
+    }
+  }
+  bool wanted(const Edge& e) const {
+    if (wrt_.empty()) return e.live();
+    if (e.node) {
+      auto it = needed_.find(e.node);
+      return it != needed_.end() && it->second;
+    }
+    return e.leaf && leaf_captures_.count(e.leaf.impl()) > 0;
+  }
+
+  void send(const Edge& e, const Tensor& g) {
+    if (!g) return;
+    if (e.node) {
+      Tensor* slot = &e.node->cotangent;
+      if (e.index) {
+        if (e.node->cotangents.size() < e.index) e.node->cotangents.resize(e.index);
+        slot = &e.node->cotangents[e.index - 1];
+      }
+      *slot = *slot ? accumulate(std::exchange(*slot, Tensor()), g) : g;
+      if (!e.node->pending) {
+        e.node->pending = true;
+        retain(e.node);
+        queue_.push_back(e.node);
+        std::push_heap(queue_.begin(), queue_.end(), older);
+      }
+    } else if (e.leaf) {
+      leaf(e.leaf, g);
+    }
+  }
+
+  void leaf(const Tensor& t, const Tensor& g) {
+    if (!wrt_.empty()) {
+      auto it = leaf_captures_.find(t.impl());
+      if (it != leaf_captures_.end())
+        for (size_t i : it->second) captured_[i] = captured_[i] ? accumulate(std::exchange(captured_[i], Tensor()), g) : g;
+      return;
+    }
+    if (t->meta && !t->meta->hooks.empty()) {
+      for (auto& [leaf, sum] : hooked_leaves_)
+        if (leaf.is(t)) {
+          sum = accumulate(std::exchange(sum, Tensor()), g);
+          return;
+        }
+      hooked_leaves_.emplace_back(t, g);
+      return;
+    }
+    store(t, g);
+  }
+
+  // The gradient of a leaf is never a buffer that somebody else sees.
+  void store(const Tensor& t, const Tensor& g) {
+    Tensor& grad = t->need_meta().grad;
+    if (grad) {
+      if (!options_.create_graph && !grad->node && grad.contiguous() && grad.dtype() == g.dtype() && !has_tangent(g)) {
+        map_add_into(grad, g);
+        grad->storage->version++;
+      } else {
+        grad = accumulate(std::exchange(grad, Tensor()), g);
+      }
+    } else if (options_.create_graph || (g->refs == 1 && unique(g) && g.contiguous())) {
+      grad = g;
+    } else {
+      grad = clone(g);
+    }
+  }
+
+  static Tensor run_hooks(const Tensor& t, Tensor g) {
+    for (auto& [id, f] : t->meta->hooks)
+      if (Tensor changed = f(g)) g = changed;
+    return g;
+  }
+
+  void step(Node* n) {
+    n->pending = false;
+    size_t outs = 1 + n->cotangents.size();
+    std::vector<Tensor>& g = outputs_;
+    g.clear();
+    g.push_back(std::exchange(n->cotangent, Tensor()));
+    for (Tensor& c : n->cotangents) g.push_back(std::exchange(c, Tensor()));
+    n->cotangents.clear();
+    for (size_t h = 0; h < n->hooks.size(); h++)
+      if (n->hook_index[h] < outs && g[n->hook_index[h]])
+        if (Tensor changed = n->hooks[h].second(g[n->hook_index[h]])) g[n->hook_index[h]] = changed;
+    if (!wrt_.empty()) {
+      auto it = captures_.find(n);
+      if (it != captures_.end())
+        for (size_t i : it->second)
+          if (wrt_[i]->out_index < outs) captured_[i] = g[wrt_[i]->out_index];
+      if (!inner_needed(n)) return;
+    }
+    if (n->released)
+      fail<GraphError>(n->name(), "this graph was used by an earlier backward and its saved tensors are freed",
+                       "pass retain_graph=True to the first backward");
+    std::vector<Edge> masked;
+    const Edge* edges = n->edges.data();
+    if (!wrt_.empty()) {  // a node need not compute what nobody asked for
+      for (const Edge& e : n->edges) {
+        Edge m;
+        if (wanted(e)) m.leaf = g[0] ? g[0] : g.back();
+        masked.push_back(m);
+      }
+      edges = masked.data();
+    }
+    // A pull may run a backward of its own (composed definitions), so buffers in use are moved out of this object.
+    std::vector<Tensor> gout = std::move(outputs_), gin(n->edges.size());
+    n->pull({gout.data(), gin.data(), edges});
+    if (mode().anomaly) check_finite(n, gin);
+    if (!options_.retain_graph) {
+      n->released = true;
+      n->release();
+    }
+    gout.clear();
+    for (size_t i = 0; i < gin.size(); i++)
+      if (wanted(n->edges[i])) send(n->edges[i], std::exchange(gin[i], Tensor()));
+    outputs_ = std::move(gout);
+  }
+  bool inner_needed(Node* n) const {
+    for (const Edge& e : n->edges)
+      if (wanted(e)) return true;
+    return false;
+  }
+  static void check_finite(Node* n, const std::vector<Tensor>& gin) {
+    for (size_t i = 0; i < gin.size(); i++)
+      if (gin[i] && !all_finite(gin[i]))
+        fail<GraphError>(n->name(), "backward produced a non-finite gradient for input " + std::to_string(i),
+                         "the forward call was made here:\n" + n->trace, gin[i]);
+  }
+
+  BackwardOptions options_;
+  std::span<const Tensor> wrt_;
+  std::vector<Tensor> captured_;
+  std::vector<Tensor> outputs_;
+  std::vector<Node*> queue_;
+  std::unordered_map<Node*, std::vector<size_t>> captures_;
+  std::unordered_map<TensorImpl*, std::vector<size_t>> leaf_captures_;
+  std::unordered_map<Node*, bool> needed_;
+  std::vector<std::pair<Tensor, Tensor>> hooked_leaves_;
+};
+
+}  // namespace
+
+std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,
+                             std::span<const Tensor> wrt, BackwardOptions options) {
+  options.retain_graph = options.retain_graph || options.create_graph;
+  GradMode grad(options.create_graph);
+  return Run(wrt, options).go(roots, cotangents);
+}
+
+}  // namespace pb

@@ -1,0 +1,132 @@
+#include "tape/node.h"
+
+#include <algorithm>
+
+#include "tensor/alloc.h"
+
+namespace pb {
+
+Node::Node() {
+  static uint64_t counter = 0;
+  seq = ++counter;
+}
+
+void* Node::operator new(size_t bytes) { return alloc::get(bytes); }
+void Node::operator delete(void* p, size_t bytes) { alloc::put(p, bytes); }
+
+void retain(Node* n) {
+  if (n) n->refs++;
+}
+
+// Note [Freeing a long chain]
+// A node owns its producers through its edges and through saved tensors. Destroying it directly would recurse once
+// per op of the chain, so nodes whose last reference goes are put on a list that the outermost call works off.
+void drop(Node* n) {
+  if (!n || --n->refs) return;
+  static std::vector<Node*>* dead = nullptr;
+  if (dead) {
+    dead->push_back(n);
+    return;
+  }
+  std::vector<Node*> list{n};
+  dead = &list;
+  while (!list.empty()) {
+    Node* next = list.back();
+    list.pop_back();
+    for (Edge& e : next->edges) drop(std::exchange(e.node, nullptr));
+    delete next;
+  }
+  dead = nullptr;
+}
+
+Edge edge_of(const Tensor& t) {
+  Edge e;
+  if (!wants_node(t)) return e;
+  refresh_view(t);
+  if (t->node) {
+    retain(t->node);
+    e.node = t->node;
+    e.index = t->out_index;
+  } else {
+    e.leaf = t;
+  }
+  return e;
+}
+
+void attach(const Tensor& out, Node* node, uint32_t index) {
+  retain(node);
+  drop(std::exchange(out->node, node));
+  out->out_index = index;
+}
+
+Saved Saved::output(const Tensor& out, uint32_t index) {
+  Saved s;
+  s.t_ = detach(out);
+  s.version_ = out->storage->version;
+  s.own_ = true;
+  s.index_ = index;
+  s.take_tangents(out);
+  return s;
+}
+
+void Saved::take_tangents(const Tensor& out) {
+  if (own_ && t_ && has_tangent(out) && out->out_index == index_) t_->need_meta().tangents = out->meta->tangents;
+}
+
+Tensor Saved::get(Node* self, const char* op) const {
+  if (!t_) return t_;
+  if (t_->storage->version != version_)
+    fail<GraphError>(op,
+                     "a tensor kept for backward was modified in place after the forward (version " +
+                         std::to_string(t_->storage->version) + ", expected " + std::to_string(version_) + ")",
+                     "write to a copy, or move the in-place op before the forward", t_);
+  if (!own_ || !mode().grad) return t_;
+  Tensor out = detach(t_);
+  if (has_tangent(t_)) out->need_meta().tangents = t_->meta->tangents;
+  attach(out, self, index_);
+  return out;
+}
+
+// ---- forward mode
+
+bool has_tangent(const Tensor& t) { return t && t->meta && !t->meta->tangents.empty(); }
+
+Tensor tangent(const Tensor& t, int level) {
+  if (has_tangent(t))
+    for (const Tangent& g : t->meta->tangents)
+      if (g.level == level) return g.value;
+  return Tensor();
+}
+
+Tensor strip(const Tensor& t, int level) {
+  if (!has_tangent(t) || t->meta->tangents.back().level < level) return t;
+  Tensor s = detach(t);
+  s->weak = t.weak();
+  if (t->node) attach(s, t->node, t->out_index);
+  for (const Tangent& g : t->meta->tangents)
+    if (g.level < level) s->need_meta().tangents.push_back(g);
+  return s;
+}
+
+void set_tangent(const Tensor& t, int level, const Tensor& value) {
+  auto& list = t->need_meta().tangents;
+  for (Tangent& g : list)
+    if (g.level == level) {
+      g.value = value;
+      return;
+    }
+  auto at = std::find_if(list.begin(), list.end(), [&](const Tangent& g) { return g.level > level; });
+  list.insert(at, {level, value});
+}
+
+std::vector<int> levels_of(std::span<const Tensor> inputs) {
+  std::vector<int> levels;
+  for (const Tensor& t : inputs)
+    if (has_tangent(t))
+      for (const Tangent& g : t->meta->tangents)
+        if (std::find(levels.begin(), levels.end(), g.level) == levels.end()) levels.push_back(g.level);
+  std::sort(levels.begin(), levels.end());
+  return levels;
+}
+
+}  // namespace pb

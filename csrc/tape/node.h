@@ -1,0 +1,169 @@
+// The tape: one node per recorded op, saved slots with a version check, and the engine's entry points.
+#pragma once
+#include <span>
+
+#include "tensor/tensor.h"
+
+namespace pb {
+
+// Where a cotangent goes: an output of a producer, or a leaf's gradient slot.
+struct Edge {
+  Node* node = nullptr;  // owned
+  Tensor leaf;
+  uint32_t index = 0;
+  bool live() const { return node || leaf; }
+};
+
+// Cotangents in, cotangents out. need(i) tells whether gin[i] is wanted at all.
+struct PullArgs {
+  const Tensor* g;  // one per output, may be undefined (means zero)
+  Tensor* gin;
+  const Edge* edges;
+  bool need(int i) const { return edges[i].live(); }
+};
+
+struct Node {
+  uint32_t refs = 1;
+  bool pending = false;   // queued in the running backward
+  bool released = false;  // saved slots are gone
+  uint64_t seq;
+  Tensor cotangent;               // of output 0, while a backward runs
+  std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
+  std::vector<Edge> edges;
+  std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
+  std::vector<uint32_t> hook_index;
+  std::string trace;  // where the op was called, in anomaly mode
+
+  Node();
+  virtual ~Node() = default;
+  virtual const char* name() const = 0;
+  // Runs with grad mode on when the gradient itself is to be differentiated, else off.
+  virtual void pull(const PullArgs& a) = 0;
+  virtual void release() = 0;  // drops the saved slots
+  // Tensors held for backward, for the memory report.
+  virtual void visit_saved(const std::function<void(const Tensor&)>&) const {}
+  // `out` just received its tangents: a kept output needs them too (Note [Tangents]).
+  virtual void output_pushed(const Tensor&) {}
+
+  static void* operator new(size_t bytes);
+  static void operator delete(void* p, size_t bytes);
+};
+void retain(Node* n);
+void drop(Node* n);  // iterative: a chain of any length is freed without recursion
+
+// A tensor kept for backward. Reading it checks that nobody wrote to it since.
+class Saved {
+ public:
+  Saved() = default;
+  explicit Saved(const Tensor& input) : t_(input), version_(input ? input->storage->version : 0) {}
+  // Keeps the output's storage only; the handle is rebuilt with the edge at reading, so no cycle exists.
+  static Saved output(const Tensor& out, uint32_t index = 0);
+  void take_tangents(const Tensor& out);  // of the output that is kept here
+  Tensor get(Node* self, const char* op) const;
+  const Tensor& peek() const { return t_; }
+  explicit operator bool() const { return bool(t_); }
+
+ private:
+  Tensor t_;
+  uint32_t version_ = 0;
+  bool own_ = false;
+  uint32_t index_ = 0;
+};
+
+Edge edge_of(const Tensor& t);
+inline bool wants_node(const Tensor& t) { return t && t.requires_grad() && is_float(t.dtype()); }
+template <class... Ts> bool any_wants(const Ts&... ts) { return mode().grad && (wants_node(ts) || ...); }
+void attach(const Tensor& out, Node* node, uint32_t index = 0);  // retains the node
+
+// What a recorded closure reads back: slots[i] is the i-th saved tensor, version checked, with its place in the graph.
+class Slots {
+ public:
+  Slots(Node* self, const char* op, const Saved* saved) : self_(self), op_(op), saved_(saved) {}
+  Tensor operator[](int i) const { return saved_[i].get(self_, op_); }
+
+ private:
+  Node* self_;
+  const char* op_;
+  const Saved* saved_;
+};
+
+// A node whose pull is a closure f(const Slots&, const PullArgs&); tensors it needs are saved slots, never captures.
+template <class F> struct FnNode final : Node {
+  const char* op;
+  std::vector<Saved> saved;
+  F f;
+  FnNode(const char* n, std::vector<Saved> s, F fn) : op(n), saved(std::move(s)), f(std::move(fn)) {}
+  const char* name() const override { return op; }
+  void pull(const PullArgs& a) override { f(Slots(this, op, saved.data()), a); }
+  void release() override { saved.clear(); }
+  void visit_saved(const std::function<void(const Tensor&)>& visit) const override {
+    for (const Saved& s : saved)
+      if (s) visit(s.peek());
+  }
+  void output_pushed(const Tensor& out) override {
+    for (Saved& s : saved) s.take_tangents(out);
+  }
+};
+
+// Records an op when an input wants a gradient. `saved` may hold Saved(input) and Saved::output(out, index);
+// f(const Slots& s, const PullArgs& a) fills a.gin[i] for every input i with a.need(i).
+template <class F>
+void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Tensor> outs, std::vector<Saved> saved, F f) {
+  bool wanted = false;
+  for (const Tensor& t : inputs) wanted = wanted || wants_node(t);
+  if (!wanted || !mode().grad) return;
+  auto* n = new FnNode<F>(op, std::move(saved), std::move(f));
+  n->edges.reserve(inputs.size());
+  for (const Tensor& t : inputs) n->edges.push_back(edge_of(t));
+  for (size_t i = 0; i < outs.size(); i++)
+    if (outs[i] && is_float(outs[i].dtype())) attach(outs[i], n, uint32_t(i));
+  drop(n);
+}
+template <class F>
+void record(const char* op, std::initializer_list<Tensor> inputs, const Tensor& out, std::vector<Saved> saved, F f) {
+  if (is_float(out.dtype())) record_n(op, {inputs.begin(), inputs.size()}, {&out, 1}, std::move(saved), std::move(f));
+}
+template <class F> void record(const char* op, std::initializer_list<Tensor> inputs, const Tensor& out, F f) {
+  record(op, inputs, out, {}, [f](const Slots&, const PullArgs& a) { f(a); });
+}
+
+// ---- forward mode
+// Note [Tangents]
+// A tensor carries one tangent per active jvp level. The rule of a level sees its inputs without that level and
+// without deeper ones, so what it computes carries only outer levels: nested jvp never confuses perturbations.
+// Saved slots keep the tangents, which makes backward inside jvp (forward over reverse) work.
+Tensor tangent(const Tensor& t, int level);   // undefined when there is none
+Tensor strip(const Tensor& t, int level);     // same node and storage, without tangents at `level` and deeper
+void set_tangent(const Tensor& t, int level, const Tensor& value);
+bool has_tangent(const Tensor& t);
+std::vector<int> levels_of(std::span<const Tensor> inputs);
+
+// rule(primal inputs, tangents (some undefined), out) -> tangent of out. Built-in ops have exactly one such rule.
+template <class Rule> void push_forward(std::span<const Tensor> inputs, const Tensor& out, Rule rule) {
+  if (!mode().levels || !is_float(out.dtype())) return;
+  for (int level : levels_of(inputs)) {
+    std::vector<Tensor> primal, tang;
+    for (const Tensor& t : inputs) {
+      primal.push_back(t ? strip(t, level) : Tensor());
+      tang.push_back(t ? tangent(t, level) : Tensor());
+    }
+    Tensor result = rule(primal.data(), tang.data(), out);
+    if (result) set_tangent(out, level, result);
+  }
+  if (out->node && has_tangent(out)) out->node->output_pushed(out);
+}
+template <class Rule> void push_forward(std::initializer_list<Tensor> inputs, const Tensor& out, Rule rule) {
+  if (mode().levels) push_forward(std::span<const Tensor>(inputs.begin(), inputs.size()), out, rule);
+}
+
+// ---- engine
+struct BackwardOptions {
+  bool create_graph = false;
+  bool retain_graph = false;
+};
+// Without `wrt`: adds into the leaves' .grad. With it: returns the gradients, undefined where independent.
+std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,
+                             std::span<const Tensor> wrt, BackwardOptions options);
+Tensor accumulate(const Tensor& a, Tensor b);
+
+}  // namespace pb

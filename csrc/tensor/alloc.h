@@ -1,0 +1,23 @@
+// Caching host allocator. Freed blocks stay touched and mapped, so the next tensor of that size pays no page fault.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace pb::alloc {
+
+struct Stats {
+  int64_t current = 0;    // bytes requested and alive
+  int64_t peak = 0;       // the most `current` has been since reset_peak
+  int64_t reserved = 0;   // bytes taken from the system, alive or cached
+  int64_t allocations = 0;  // calls of get
+  int64_t system_calls = 0;  // calls that had to ask the system
+};
+
+// At least `bytes` bytes aligned to 64. MemoryError (never bad_alloc) when the system refuses.
+void* get(size_t bytes);
+void put(void* p, size_t bytes);  // the same `bytes` as asked for
+Stats stats();
+void reset_peak();
+void empty_cache();
+
+}  // namespace pb::alloc

@@ -1,0 +1,152 @@
+#include "tensor/tensor.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "families/map.h"
+#include "tape/node.h"
+#include "tensor/alloc.h"
+
+namespace pb {
+
+Mode& mode() {
+  static thread_local Mode m;
+  return m;
+}
+
+std::string describe(const Tensor& t) {
+  if (!t) return "no tensor";
+  if (t.weak()) return std::string("Python ") + (t.dtype() == DType::Bool ? "bool" : is_float(t.dtype()) ? "float" : "int");
+  return dtype_name(t.dtype()) + to_string(t.shape());
+}
+
+void drop(Storage* s) {
+  if (!s || --s->refs) return;
+  if (s->release) s->release(s->owner);
+  else alloc::put(s->data, s->bytes);
+  delete s;
+}
+
+void* TensorImpl::operator new(size_t bytes) {
+  return alloc::get(bytes);
+}
+void TensorImpl::operator delete(void* p) { alloc::put(p, sizeof(TensorImpl)); }
+
+void drop(TensorImpl* t) {
+  Node* node = std::exchange(t->node, nullptr);
+  drop(std::exchange(t->storage, nullptr));
+  delete t;
+  if (node) drop(node);
+}
+
+bool Tensor::requires_grad() const { return impl_->wants_grad || impl_->node; }
+
+namespace {
+Tensor make(const Shape& shape, DType dtype, Storage* storage) {
+  auto* t = new TensorImpl;
+  t->dtype = dtype;
+  t->shape = shape;
+  t->strides = contiguous_strides(shape);
+  t->size = count(shape);
+  t->storage = storage;
+  return Tensor(t);
+}
+}  // namespace
+
+Tensor empty(const Shape& shape, DType dtype) {
+  size_t bytes = size_t(count(shape)) * size_t(itemsize(dtype));
+  auto* s = new Storage;
+  try {
+    s->data = alloc::get(bytes);
+  } catch (...) {
+    delete s;
+    throw;
+  }
+  s->bytes = bytes;
+  return make(shape, dtype, s);
+}
+
+Tensor full(const Shape& shape, double value, DType dtype) {
+  Tensor t = empty(shape, dtype);
+  if (value == 0 && !std::signbit(value)) std::memset(t.raw(), 0, size_t(t.size()) * itemsize(dtype));
+  else map_fill(t, &value, Compute::F64);
+  return t;
+}
+Tensor full_int(const Shape& shape, int64_t value, DType dtype) {
+  Tensor t = empty(shape, dtype);
+  map_fill(t, &value, Compute::I64);
+  return t;
+}
+
+Tensor arange(int64_t n, DType dtype) {
+  Tensor t = empty({n}, DType::I64);
+  for (int64_t i = 0; i < n; i++) t.data<int64_t>()[i] = i;
+  return dtype == DType::I64 ? t : cast(t, dtype);
+}
+
+namespace {
+template <class T> Tensor weak_of(T v, DType dtype) {
+  Tensor t = empty({}, dtype);
+  *t.data<T>() = v;
+  t->weak = true;
+  return t;
+}
+}  // namespace
+Tensor scalar_weak(double v) { return weak_of(v, DType::F64); }
+Tensor scalar_weak(int64_t v) { return weak_of(v, DType::I64); }
+Tensor scalar_weak(bool v) { return weak_of(v, DType::Bool); }
+Tensor::Tensor(double v) : impl_(scalar_weak(v).take()) {}
+
+Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DType dtype, bool readonly,
+                    void (*release)(void*), void* owner) {
+  auto* s = new Storage;
+  s->data = data;
+  s->bytes = size_t(count(shape)) * size_t(itemsize(dtype));
+  s->readonly = readonly;
+  s->release = release;
+  s->owner = owner;
+  Tensor t = make(shape, dtype, s);
+  t->strides = strides;
+  t->contiguous = is_contiguous(shape, strides);
+  return t;
+}
+
+Tensor alias(const Tensor& t, const Shape& shape, const Strides& strides, int64_t offset) {
+  t->storage->refs++;
+  Tensor v = make(shape, t.dtype(), t->storage);
+  v->strides = strides;
+  v->offset = offset;
+  v->contiguous = is_contiguous(shape, strides);
+  v->weak = t.weak();
+  return v;
+}
+
+Tensor detach(const Tensor& t) { return alias(t, t.shape(), t.strides(), t->offset); }
+
+Tensor clone(const Tensor& t) {
+  Tensor c = empty(t.shape(), t.dtype());
+  copy_into(c, t);
+  return c;
+}
+
+void check_writable(const Tensor& t, const char* op) {
+  if (t->storage->readonly)
+    fail<ValueError>(op, "the memory of this tensor is read-only", "write to a copy: pb.tensor(x)", t);
+}
+
+double item_double(const Tensor& t) {
+  if (t.size() != 1)
+    fail<ShapeError>("item", "only a tensor of one element has a value", "reduce or index it first", t);
+  double v;
+  map_read(t, &v, Compute::F64);
+  return v;
+}
+int64_t item_int(const Tensor& t) {
+  if (t.size() != 1)
+    fail<ShapeError>("item", "only a tensor of one element has a value", "reduce or index it first", t);
+  int64_t v;
+  map_read(t, &v, Compute::I64);
+  return v;
+}
+
+}  // namespace pb
