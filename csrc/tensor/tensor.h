@@ -35,6 +35,7 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(double scalar);  // a weak 0-d constant, so that formulas can write V(0.5)
+  Tensor(int scalar) : Tensor(double(scalar)) {}  // else V(0) could mean a null pointer
   explicit Tensor(TensorImpl* adopt) : impl_(adopt) {}
   Tensor(const Tensor& o);
   Tensor(Tensor&& o) noexcept : impl_(std::exchange(o.impl_, nullptr)) {}

@@ -20,7 +20,7 @@ Tensor operator!(const Tensor& mask);
 #define PB_BINARY(f) Tensor f(const Tensor& a, const Tensor& b);
 PB_BINARY(operator+) PB_BINARY(operator-) PB_BINARY(operator*) PB_BINARY(operator/) PB_BINARY(operator<)
 PB_BINARY(operator<=) PB_BINARY(operator>) PB_BINARY(operator>=) PB_BINARY(operator==) PB_BINARY(operator!=)
-PB_BINARY(operator&&) PB_BINARY(operator||) PB_BINARY(min) PB_BINARY(max) PB_BINARY(pow)
+PB_BINARY(min) PB_BINARY(max) PB_BINARY(pow)
 #undef PB_BINARY
 Tensor where(const Tensor& mask, const Tensor& a, const Tensor& b);
 inline Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c) { return a * b + c; }
