@@ -85,7 +85,7 @@ struct Meta {
   bool view_tracks = true;   // false: multi-output or overlapping views refuse in-place writes under autodiff
   std::vector<Tangent> tangents;  // ascending level
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
-  bool retain_grad = false;
+  std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
 };
 
 struct TensorImpl {
@@ -130,7 +130,12 @@ inline bool Tensor::weak() const { return impl_->weak; }
 inline void* Tensor::raw() const {
   return static_cast<char*>(impl_->storage->data) + impl_->offset * itemsize(impl_->dtype);
 }
-inline bool Tensor::requires_grad() const { return impl_->wants_grad || impl_->node; }
+void refresh_view(const Tensor& t);  // families/view.h
+// A view made before its base was written to learns here that the base got a node since.
+inline bool Tensor::requires_grad() const {
+  if (impl_->meta && impl_->meta->base) refresh_view(*this);
+  return impl_->wants_grad || impl_->node;
+}
 
 // ---- making tensors (outside the graph)
 Tensor empty(const Shape& shape, DType dtype);

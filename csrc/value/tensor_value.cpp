@@ -42,7 +42,6 @@ PB_UNARY(isfinite, Isfinite)
 PB_UNARY(square, Square)
 PB_UNARY(mills, Mills)
 PB_UNARY(operator-, Negative)
-PB_UNARY(operator!, LogicalNot)
 #undef PB_UNARY
 
 // The primitive has no threshold; the op's default one would replace log1p(exp(x)) by x, equal from 20 on in float32
