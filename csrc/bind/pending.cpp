@@ -3,11 +3,6 @@
 #define PB_WEAK __attribute__((weak))
 namespace pb {
 PB_WEAK Tensor matmul(const Tensor& a, const Tensor&) { return a; }
-PB_WEAK Tensor concat(const std::vector<Tensor>& v, int64_t) { return v[0]; }
-PB_WEAK Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>&, double) { return x; }
-PB_WEAK Tensor take(const Tensor& x, const Tensor&, int64_t) { return x; }
-PB_WEAK Tensor take_along_axis(const Tensor& x, const Tensor&, int64_t) { return x; }
-PB_WEAK Tensor scatter_add(const Tensor& x, const Tensor&, const Tensor&, int64_t) { return x; }
 }  // namespace pb
 namespace pb::py {
 PB_WEAK void bind_interop(nb::module_&) {}
