@@ -5,13 +5,8 @@ namespace pb {
 PB_WEAK Tensor matmul(const Tensor& a, const Tensor&) { return a; }
 }  // namespace pb
 namespace pb::py {
-PB_WEAK void bind_interop(nb::module_&) {}
 PB_WEAK void bind_linear(nb::module_&) {}
 PB_WEAK void bind_conv(nb::module_&) {}
 PB_WEAK void bind_rows(nb::module_&) {}
 PB_WEAK void bind_optim(nb::module_&) {}
-PB_WEAK Tensor get_item(const Tensor& x, PyObject*) { return x; }
-PB_WEAK void set_item(const Tensor&, PyObject*, const Tensor&) {}
-PB_WEAK Tensor from_buffer(PyObject*, bool& ok) { ok = false; return Tensor(); }
-PB_WEAK Tensor from_dlpack(PyObject*) { return Tensor(); }
 }  // namespace pb::py
