@@ -1,6 +1,6 @@
 // The functions that one ISA level offers to the matrix product.
 #pragma once
-#include "cpu/gemm.h"
+#include "cpu/gemm_args.h"
 
 namespace pb {
 
