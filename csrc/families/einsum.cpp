@@ -81,23 +81,26 @@ Labels expand(const Labels& l, int width) {
 
 // A label that occurs twice keeps the diagonal: one axis whose stride is the sum.
 Term diagonal(const Term& term) {
-  Geometry v{{}, {}, term.t->offset};
   Labels l;
+  Dims target;  // of each axis of the operand
   for (size_t i = 0; i < term.labels.size(); i++) {
-    int64_t size = term.t.shape()[int(i)], stride = term.t.strides()[int(i)];
     auto at = std::find(l.begin(), l.end(), term.labels[i]);
-    if (at == l.end()) {
-      l.push_back(term.labels[i]);
-      v.shape.push_back(size);
-      v.strides.push_back(stride);
-    } else {
-      int j = int(at - l.begin());
-      if (v.shape[j] != size)
-        fail<ShapeError>("einsum", "a repeated letter names axes of different sizes", "a diagonal needs equal sizes", term.t);
-      v.strides[j] += stride;
-    }
+    target.push_back(at - l.begin());
+    if (at == l.end()) l.push_back(term.labels[i]);
   }
-  return l.size() == term.labels.size() ? term : Term{view(term.t, v, "diagonal"), l};
+  if (l.size() == term.labels.size()) return term;
+  auto merge = [&](const Geometry& g) {
+    Geometry v{Shape(int(l.size()), -1), Strides(int(l.size())), g.offset};
+    for (int i = 0; i < target.size(); i++) {
+      int64_t& size = v.shape[int(target[i])];
+      if (size >= 0 && size != g.shape[i])
+        fail<ShapeError>("einsum", "a repeated letter names axes of different sizes", "a diagonal needs equal sizes", term.t);
+      size = g.shape[i];
+      v.strides[int(target[i])] += g.strides[i];
+    }
+    return v;
+  };
+  return {view(term.t, merge(geometry(term.t)), merge(dense(term.t)), "diagonal"), l};
 }
 
 Tensor sum_axes(const Tensor& t, const Dims& axes) { return axes.size() ? cast(sum(t, axes), t.dtype()) : t; }
