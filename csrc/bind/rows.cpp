@@ -84,19 +84,24 @@ void bind_norms(nb::module_& m) {
 }
 
 void bind_losses(nb::module_& m) {
-  m.def("_cross_entropy",
-        [](const Operand& x, const Operand& target, int64_t axis, nb::handle weight, nb::handle ignored, double smoothing,
-           std::string_view reduction) {
-          CrossEntropyOptions o;
-          o.axis = axis;
-          o.has_ignored = !ignored.is_none();
-          if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
-          o.smoothing = smoothing;
-          o.reduction = reduction_of(reduction, "cross_entropy");
-          return cross_entropy(x.t, target.t, optional(weight), o);
-        },
-        nb::arg("logits"), nb::arg("target"), nb::arg("axis"), nb::arg("weight").none(), nb::arg("ignore_index").none(),
-        nb::arg("label_smoothing"), nb::arg("reduction"));
+  using Loss = Tensor (*)(const Tensor&, const Tensor&, const Tensor&, const CrossEntropyOptions&);
+  auto add = [&](const char* name, const char* op, Loss loss) {
+    m.def(name,
+          [=](const Operand& x, const Operand& target, int64_t axis, nb::handle weight, nb::handle ignored, double smoothing,
+              std::string_view reduction) {
+            CrossEntropyOptions o;
+            o.axis = axis;
+            o.has_ignored = !ignored.is_none();
+            if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
+            o.smoothing = smoothing;
+            o.reduction = reduction_of(reduction, op);
+            return loss(x.t, target.t, optional(weight), o);
+          },
+          nb::arg("x"), nb::arg("target"), nb::arg("axis"), nb::arg("weight").none(), nb::arg("ignore_index").none(),
+          nb::arg("label_smoothing"), nb::arg("reduction"));
+  };
+  add("_cross_entropy", "cross_entropy", &cross_entropy);
+  add("_nll", "nll", &nll);
   add_info({"losses.cross_entropy", "Row",
             "cross_entropy(logits, target, *, axis=-1, weight=None, ignore_index=None, label_smoothing=0.0, reduction='mean')",
             "Cross entropy of softmax(logits) and a target of classes or probabilities."});

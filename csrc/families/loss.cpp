@@ -1,4 +1,5 @@
 // Cross entropy: fused for integer targets, composed from log_softmax for probabilities.
+#include "families/gather.h"
 #include "families/row.h"
 #include "families/row_call.h"
 
@@ -79,13 +80,13 @@ Tensor fused_rows(const Tensor& x, const Tensor& target, const Tensor& weight, c
 }
 
 // Classes as int64 with -1 for ignored rows; checks the range.
-Tensor checked_target(const Tensor& target, int64_t classes, const Options& o) {
+Tensor checked_target(const char* op, const Tensor& target, int64_t classes, const Options& o) {
   Tensor t = clone(cast(detach(target), DType::I64));
   auto* v = t.data<int64_t>();
   for (int64_t i = 0; i < t.size(); i++) {
     if (o.has_ignored && v[i] == o.ignored) v[i] = -1;
     else if (v[i] < 0 || v[i] >= classes)
-      fail<IndexError>("cross_entropy",
+      fail<IndexError>(op,
                        "target " + std::to_string(v[i]) + " at position " + std::to_string(i) + " is not in [0, " +
                            std::to_string(classes) + ")",
                        "classes count from 0; pass ignore_index= for rows that shall not count", target);
@@ -102,7 +103,7 @@ Tensor reduce(const Tensor& loss, double total, Options::Reduction r) {
 
 Tensor index_loss(const Tensor& x, const Tensor& target, const Tensor& weight, const Options& o, const Shape& kept) {
   int64_t n = x.shape().back();
-  Tensor t = checked_target(target, n, o);
+  Tensor t = checked_target("cross_entropy", target, n, o);
   Tensor w = weight ? plain(weight, x.dtype()) : Tensor();
   double total = 0, all = double(n);
   auto* v = t.data<int64_t>();
@@ -135,38 +136,75 @@ Tensor probability_loss(const Tensor& x, const Tensor& target, const Tensor& wei
 
 }  // namespace
 
-Tensor cross_entropy(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
-  const char* op = "cross_entropy";
-  if (input.ndim() == 0) fail<ShapeError>(op, "logits need a class axis", "pass logits of shape (..., classes)", input);
-  int axis = normalize_axis(o.axis, input.ndim(), op);
-  if (!(o.smoothing >= 0 && o.smoothing <= 1))
-    fail<ValueError>(op, "label_smoothing must be in [0, 1], got " + std::to_string(o.smoothing), "0 means no smoothing");
+namespace {
+
+// What both losses check and prepare: x with the classes last, in a type that rows compute in.
+struct Prepared {
+  Tensor x, target;
+  Shape kept;
+  DType result;
+  bool integer;
+};
+Prepared prepare(const char* op, const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
+  if (input.ndim() == 0) fail<ShapeError>(op, "the input needs a class axis", "its shape is (..., classes)", input);
+  int axis = normalize_axis(o.axis, input.ndim(), op), last = input.ndim() - 1;
   int64_t classes = input.shape()[axis];
   if (bool(weight) && !(weight.shape() == Shape{classes}))
     fail<ShapeError>(op, "weight must have one number per class", "its shape is (" + std::to_string(classes) + ",)", weight);
+  Prepared p{as_float(input), target, input.shape(), DType::F32, is_integer(target.dtype())};
+  p.kept.erase(axis);
+  if (!p.integer && !is_float(target.dtype()))
+    fail<DTypeError>(op, "the target must be integer classes or float probabilities", "cast it with .astype", target);
+  if (!(target.shape() == (p.integer ? p.kept : input.shape())))
+    fail<ShapeError>(op, "the target does not fit the input along axis " + std::to_string(o.axis),
+                     "integer targets have the input's shape without the class axis, probabilities the same shape", input, target);
+  p.result = p.x.dtype();
+  p.x = cast(p.x, row_compute(p.result));
+  if (axis == last) return p;
+  Dims order;  // (N, C, H, W) to (N, H, W, C)
+  for (int i = 0; i <= last; i++)
+    if (i != axis) order.push_back(i);
+  order.push_back(axis);
+  p.x = permute(p.x, order);
+  if (!p.integer) p.target = permute(target, order);
+  return p;
+}
+
+}  // namespace
+
+Tensor cross_entropy(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
+  const char* op = "cross_entropy";
+  if (!(o.smoothing >= 0 && o.smoothing <= 1))
+    fail<ValueError>(op, "label_smoothing must be in [0, 1], got " + std::to_string(o.smoothing), "0 means no smoothing");
+  Prepared p = prepare(op, input, target, weight, o);
   if (bool(weight) && (any_wants(weight) || has_tangent(weight)))
     fail<GraphError>(op, "the derivative with respect to the class weights is not known", "pass weight.detach()", weight);
-  Shape kept = input.shape();
-  kept.erase(axis);
-  bool integer = is_integer(target.dtype());
-  if (!integer && !is_float(target.dtype()))
-    fail<DTypeError>(op, "the target must be integer classes or float probabilities", "cast it with .astype", target);
-  if (!(target.shape() == (integer ? kept : input.shape())))
-    fail<ShapeError>(op, "the target does not fit the logits along axis " + std::to_string(o.axis),
-                     "integer targets have the logits' shape without the class axis, probabilities the same shape", input, target);
-  Tensor x = as_float(input);
-  DType result = x.dtype();
-  x = cast(x, row_compute(result));
-  int last = x.ndim() - 1;
-  if (axis != last) {  // (N, C, H, W) to (N, H, W, C)
-    Dims order;
-    for (int i = 0; i <= last; i++)
-      if (i != axis) order.push_back(i);
-    order.push_back(axis);
-    x = permute(x, order);
-    if (!integer) return cast(probability_loss(x, permute(target, order), weight, o), result);
+  return cast(p.integer ? index_loss(p.x, p.target, weight, o, p.kept) : probability_loss(p.x, p.target, weight, o), p.result);
+}
+
+Tensor nll(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
+  const char* op = "nll";
+  Prepared p = prepare(op, input, target, weight, o);
+  if (!p.integer) fail<DTypeError>(op, "the target must be integer classes", "cross_entropy takes probabilities", target);
+  int64_t n = p.x.shape().back();
+  Tensor t = checked_target(op, target, n, o);
+  Tensor counted = t >= scalar_weak(int64_t(0)), zero = Tensor(0.0);
+  Tensor safe = where(counted, t, scalar_weak(int64_t(0)));
+  if (t.size() == 0) return o.reduction == Options::None ? zeros(p.kept, p.result) : zeros({}, p.result);
+  Tensor loss = -reshape(take_along_axis(p.x, expand_dims(safe, p.x.ndim() - 1), -1), p.kept);
+  Tensor total;
+  if (weight) {
+    Tensor w = where(counted, take(cast(weight, p.x.dtype()), safe, 0), zero);
+    loss = loss * w;
+    total = sum(w);
+  } else {
+    total = sum(cast(counted, p.x.dtype()));
   }
-  return cast(integer ? index_loss(x, target, weight, o, kept) : probability_loss(x, target, weight, o), result);
+  loss = where(counted, loss, zero);
+  if (o.reduction == Options::None) return cast(loss, p.result);
+  loss = sum(loss);
+  if (o.reduction == Options::Mean) loss = loss / where(total == zero, Tensor(1.0), total);
+  return cast(loss, p.result);
 }
 
 }  // namespace pb

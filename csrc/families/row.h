@@ -26,6 +26,8 @@ struct CrossEntropyOptions {
 };
 // target: integers of x's shape without the axis, or probabilities of x's shape. weight: (classes) or undefined.
 Tensor cross_entropy(const Tensor& x, const Tensor& target, const Tensor& weight, const CrossEntropyOptions& o);
+// The same from log-probabilities; smoothing is not used.
+Tensor nll(const Tensor& x, const Tensor& target, const Tensor& weight, const CrossEntropyOptions& o);
 
 // axis by pointer: null means the flattened tensor.
 Tensor arg_extreme(const Tensor& x, const int64_t* axis, bool keepdims, bool largest);
