@@ -1,7 +1,9 @@
-#define PB_UNIT
 #include "cpu/isa_std.h"
 namespace {
 #include "cpu/row_kernels.h"
+#undef PB_OP
+#define PB_OP(Op) \
+  template <> struct RowAt<__COUNTER__ - kFirstOp> { using type = Op; };
 namespace pb { constexpr int kFirstOp = __COUNTER__ + 1; }
 #include "ops/rows.h"
 namespace pb { constexpr auto kRowOps = row_kernel_table(std::make_index_sequence<__COUNTER__ - kFirstOp>{}); }

@@ -145,11 +145,13 @@ template <class Op, class S> void row_kernel(const RowCall& call) {
   }
 }
 
+// The ops of ops/rows.h in the order of the text.
+template <int I> struct RowAt;
 template <int N> struct RowKernelTable {
   RowKernels row[N];
 };
 template <size_t... I> constexpr RowKernelTable<int(sizeof...(I))> row_kernel_table(std::index_sequence<I...>) {
-  return {{RowKernels{{&row_kernel<typename OpAt<int(I)>::type, float>, &row_kernel<typename OpAt<int(I)>::type, double>}}...}};
+  return {{RowKernels{{&row_kernel<typename RowAt<int(I)>::type, float>, &row_kernel<typename RowAt<int(I)>::type, double>}}...}};
 }
 
 }  // namespace pb

@@ -42,17 +42,9 @@ template <class Op, int P, class V> PB_FN V row_finish(V s, const At<V>& e) {
   else return s;
 }
 
-template <int I> struct OpAt;
-
 }  // namespace pb
 
+// Who includes ops/rows.h says what PB_OP does with each struct.
 #ifndef PB_OP
-#ifndef PB_UNIT
 #define PB_OP(Op)
-#else
-#define PB_OP(Op)                                   \
-  template <> struct OpAt<__COUNTER__ - kFirstOp> { \
-    using type = Op;                                \
-  };
-#endif
 #endif
