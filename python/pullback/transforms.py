@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -105,10 +106,10 @@ class _Argument:
     """One argument of a transformed function: a tree of tensors, or a module whose parameters are the leaves."""
 
     def __init__(self, arg: Any, op: str) -> None:
-        from .nn.module import Module, replaced
-
-        self.module = arg if isinstance(arg, Module) else None
+        self.module = arg if _is_module(arg) else None
         if self.module is not None:
+            from .nn.module import replaced
+
             named = dict(self.module.named_parameters())
             self.leaves: list[Any] = list(named.values())
             self.build: Callable[[Any], Any] = lambda new: dict(zip(named, new, strict=True))
@@ -308,9 +309,8 @@ def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., 
 
 
 def _is_module(x: Any) -> bool:
-    from .nn.module import Module
-
-    return isinstance(x, Module)
+    modules = sys.modules.get("pullback.nn.module")  # not imported: then x cannot be a module
+    return modules is not None and isinstance(x, modules.Module)
 
 
 def hvp(f: Callable[..., Any], primals: Sequence[Any], vectors: Sequence[Any]) -> tuple[Any, ...]:
