@@ -52,7 +52,9 @@ class EMA:
         """Writes the averages into `params`, by default into the tensors that are averaged."""
         targets = self.params if params is None else list(params)
         if len(targets) != len(self.averages):
-            raise ValueError(f"EMA: got {len(targets)} tensors for {len(self.averages)} averages\nhelp: give one for each")
+            raise ValueError(
+                f"EMA: got {len(targets)} tensors for {len(self.averages)} averages\nhelp: give one for each"
+            )
         C.optim_copy(targets, self.averages)
 
     @contextmanager

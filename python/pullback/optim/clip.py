@@ -32,7 +32,9 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float, *, error
     5.0
     """
     if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm_: max_norm must be positive, got {max_norm}\nhelp: leave the call out instead")
+        raise ValueError(
+            f"clip_grad_norm_: max_norm must be positive, got {max_norm}\nhelp: leave the call out instead"
+        )
     grads = _grads(params)
     norm: float
     norm, finite = C.optim_norm(grads)

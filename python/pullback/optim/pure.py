@@ -19,7 +19,9 @@ def align(tree: Any, other: Any, what: str) -> Iterator[Any]:
             yield from align(tree[key], other[key], what)
     elif isinstance(tree, (list, tuple)):
         if not isinstance(other, (list, tuple)) or len(tree) != len(other):
-            raise ValueError(f"update: {what} must have the structure of params\nhelp: {len(tree)} items are expected here")
+            raise ValueError(
+                f"update: {what} must have the structure of params\nhelp: {len(tree)} items are expected here"
+            )
         for a, b in zip(tree, other, strict=True):
             yield from align(a, b, what)
     elif tree is not None:

@@ -105,7 +105,9 @@ class Adam(Optimizer):
 
     def _rule(self, group: Group) -> str:
         if group["amsgrad"] not in (False, True):
-            raise ValueError(f"Adam: amsgrad must be False or True, got {group['amsgrad']!r}\nhelp: the default is False")
+            raise ValueError(
+                f"Adam: amsgrad must be False or True, got {group['amsgrad']!r}\nhelp: the default is False"
+            )
         return "amsgrad" if group["amsgrad"] else "adam"
 
 

@@ -127,7 +127,7 @@ def _from_flat(opt: Optimizer, d: Mapping[str, Any]) -> tuple[Groups, States]:
     for key, value in d.items():
         if key == "rule":
             continue
-        kind, number, name = (key.split(".", 2) + ["", ""])[:3]
+        kind, number, name = ([*key.split(".", 2), "", ""])[:3]
         if kind not in ("groups", "state") or not number.isdigit() or not name:
             raise ValueError(f"load_state_dict: unknown entry {key!r}\nhelp: the file is damaged")
         (raw if kind == "groups" else states).setdefault(int(number), {})[name] = value
