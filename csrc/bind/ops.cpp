@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bind/caster.h"
+#include <structmember.h>
 #include "bind/random.h"
 #include "families/map.h"
 #include "families/reduce.h"
@@ -91,9 +92,9 @@ PyObject* op_repr(PyObject* self) {
 }
 
 PyMemberDef op_members[] = {
-    {"__vectorcalloffset__", Py_T_PYSSIZET, offsetof(OpObject, call), Py_READONLY, nullptr},
-    {"__name__", Py_T_OBJECT_EX, offsetof(OpObject, name), Py_READONLY, nullptr},
-    {"__doc__", Py_T_OBJECT_EX, offsetof(OpObject, doc), Py_READONLY, nullptr},
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(OpObject, call), READONLY, nullptr},
+    {"__name__", T_OBJECT_EX, offsetof(OpObject, name), READONLY, nullptr},
+    {"__doc__", T_OBJECT_EX, offsetof(OpObject, doc), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr}};
 
 void make_op_type() {
@@ -113,7 +114,8 @@ std::string signature(const MapOp& op) {
   for (int i = 0; i < op.inputs; i++) s += std::string(i ? ", " : "") + names[op.inputs - 1][i];
   if (op.nargs || op.random) s += ", *";
   for (int i = 0; i < op.nargs; i++) {
-    std::string v = std::to_string(op.args[i].value);
+    char v[32];
+    std::snprintf(v, sizeof v, "%.6g", op.args[i].value);
     s += ", " + std::string(op.args[i].name) + "=" + v;
   }
   if (op.random) s += ", rng=None";
@@ -201,6 +203,15 @@ nb::list table() {
     row["floats"] = true;
     row["random"] = false;
     row["signature"] = std::string(op->name) + "(x, axis=None, keepdims=False)";
+    out.append(row);
+  }
+  for (const OpInfo& info : infos()) {
+    nb::dict row;
+    row["name"] = std::string(info.name);
+    row["family"] = std::string(info.family);
+    row["doc"] = std::string(info.doc);
+    row["derivative"] = std::string(info.derivative);
+    row["signature"] = std::string(info.signature);
     out.append(row);
   }
   return out;
