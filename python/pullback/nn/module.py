@@ -31,24 +31,6 @@ class Parameter(C.Tensor):
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         super().__init__(data, requires_grad)
 
-    def __deepcopy__(self, memo: dict) -> Parameter:
-        new = type(self)(self.detach().clone(), self.requires_grad)
-        memo[id(self)] = new
-        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return new
-
-    def __copy__(self) -> Parameter:
-        new = type(self)(self.detach(), self.requires_grad)
-        new.__dict__.update(self.__dict__)
-        return new
-
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return _rebuild, (type(self), self.tobytes(), self.dtype, tuple(self.shape), self.requires_grad), self.__dict__
-
-
-def _rebuild(kind: type, raw: bytes, dtype: Any, shape: tuple[int, ...], requires_grad: bool) -> Parameter:
-    return kind(C.frombuffer(raw, dtype, shape), requires_grad)
-
 
 class LoadResult(NamedTuple):
     """What `load_state_dict` skipped with `strict=False`."""
