@@ -211,7 +211,7 @@ def bernoulli(
         raise ValueError("random.bernoulli: a probability is outside [0, 1] or NaN\nhelp: use sigmoid on logits")
     if shape is not None:
         p = C.broadcast_to(p, shape)
-    return C.astype(C._bernoulli(p, rng=rng), C.bool if dtype is None else dtype)
+    return C._bernoulli(p, rng=rng).astype(C.bool if dtype is None else dtype)
 
 
 def categorical(

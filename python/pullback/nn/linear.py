@@ -156,7 +156,7 @@ class Embedding(Module):
                 self.weight.detach()[self.padding_idx] = 0.0
 
     def _count(self, indices: C.Tensor) -> C.Tensor:
-        flat = pb.astype(pb.reshape(indices, (-1,)), pb.int64)
+        flat = pb.reshape(indices, (-1,)).astype(pb.int64)
         ones = pb.ones(flat.shape, dtype=self.weight.dtype)
         return pb.scatter_add(pb.zeros((self.num_embeddings,), dtype=self.weight.dtype), flat, ones, axis=0)
 
