@@ -57,6 +57,7 @@ void bind_autograd(nb::module_& m);
 void bind_random(nb::module_& m);
 void bind_interop(nb::module_& m);
 void bind_linear(nb::module_& m);
+void bind_conv(nb::module_& m);
 void bind_rows(nb::module_& m);
 void bind_optim(nb::module_& m);
 Tensor get_item(const Tensor& x, PyObject* key);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bind/caster.h"
+#include <structmember.h>
 #include "bind/random.h"
 #include "families/map.h"
 #include "families/reduce.h"
@@ -91,9 +92,9 @@ PyObject* op_repr(PyObject* self) {
 }
 
 PyMemberDef op_members[] = {
-    {"__vectorcalloffset__", Py_T_PYSSIZET, offsetof(OpObject, call), Py_READONLY, nullptr},
-    {"__name__", Py_T_OBJECT_EX, offsetof(OpObject, name), Py_READONLY, nullptr},
-    {"__doc__", Py_T_OBJECT_EX, offsetof(OpObject, doc), Py_READONLY, nullptr},
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(OpObject, call), READONLY, nullptr},
+    {"__name__", T_OBJECT_EX, offsetof(OpObject, name), READONLY, nullptr},
+    {"__doc__", T_OBJECT_EX, offsetof(OpObject, doc), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr}};
 
 void make_op_type() {

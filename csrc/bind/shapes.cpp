@@ -2,7 +2,17 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind/caster.h"
+#if __has_include("families/gather.h")
 #include "families/gather.h"
+#else
+namespace pb {
+Tensor concat(const std::vector<Tensor>& v, int64_t axis);
+Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value);
+Tensor take(const Tensor& x, const Tensor& indices, int64_t axis);
+Tensor take_along_axis(const Tensor& x, const Tensor& indices, int64_t axis);
+Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values, int64_t axis);
+}  // namespace pb
+#endif
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/transcendental.h"

@@ -5,7 +5,11 @@
 #include <string>
 
 #include "bind/caster.h"
+#if __has_include("families/linear.h")
 #include "families/linear.h"
+#else
+namespace pb { Tensor matmul(const Tensor& a, const Tensor& b); }
+#endif
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
@@ -62,7 +66,7 @@ PyObject* matmul_slot(PyObject* a, PyObject* b) {
 PyObject* invert(PyObject* a) {
   return guarded([&] {
     const Tensor& x = unwrap(a);
-    if (x.dtype() == DType::Bool) return wrap(!x);
+    if (x.dtype() == DType::Bool) return wrap(map_call_of<LogicalNot>(x));
     if (is_float(x.dtype())) fail<DTypeError>("invert", "needs integers or bools", "use pb.logical_not", x);
     return wrap(map_call_of<Subtract>(scalar_weak(int64_t(-1)), x));
   });
@@ -238,10 +242,14 @@ void bind_tensor(nb::module_& m) {
                      return x.t.requires_grad();
                    },
                    &set_requires_grad)
-      .def_prop_rw("grad", [](const PyTensor& x) { return x.t->meta ? x.t->meta->grad : Tensor(); },
+      .def_prop_rw("grad", [](const PyTensor& x) {
+                     if (!x.t->meta) return Tensor();
+                     return x.t->meta->retained ? *x.t->meta->retained : x.t->meta->grad;
+                   },
                    [](PyTensor& x, nb::handle g) {
                      if (g.is_none()) {
                        if (x.t->meta) x.t->meta->grad = Tensor();
+                       if (x.t->meta && x.t->meta->retained) *x.t->meta->retained = Tensor();
                      } else {
                        Tensor t = nb::cast<Tensor>(g);
                        if (!(t.shape() == x.t.shape()))

@@ -78,8 +78,8 @@ template <class Op> constexpr MapKernels map_kernels() {
 template <int N> struct MapTable {
   MapKernels row[N];
 };
-template <size_t... I> constexpr MapTable<int(sizeof...(I))> map_table(std::index_sequence<I...>) {
-  return {{map_kernels<typename OpAt<int(I)>::type>()...}};
+template <class Unit, size_t... I> constexpr MapTable<int(sizeof...(I))> map_table(std::index_sequence<I...>) {
+  return {{map_kernels<typename OpAt<Unit, int(I)>::type>()...}};
 }
 
 }  // namespace pb

@@ -113,8 +113,8 @@ template <int N> struct ReduceTable {
 template <class Op> constexpr ReduceKernels reduce_kernels() {
   return {{reduce_of<Op, float>(), reduce_of<Op, double>(), reduce_of<Op, int64_t>(), reduce_of<Op, uint64_t>()}};
 }
-template <size_t... I> constexpr ReduceTable<int(sizeof...(I))> reduce_table(std::index_sequence<I...>) {
-  return {{reduce_kernels<typename OpAt<int(I)>::type>()...}};
+template <class Unit, size_t... I> constexpr ReduceTable<int(sizeof...(I))> reduce_table(std::index_sequence<I...>) {
+  return {{reduce_kernels<typename OpAt<Unit, int(I)>::type>()...}};
 }
 
 }  // namespace pb

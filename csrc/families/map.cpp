@@ -5,6 +5,7 @@
 
 #include "families/map_driver.h"
 #include "families/view.h"
+#include "ops/arithmetic.h"
 
 namespace pb {
 
@@ -338,7 +339,7 @@ Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* 
 
 void map_add_into(const Tensor& acc, const Tensor& x) {
   const Tensor in[] = {acc, x};
-  run_forward(map_row<struct Add>(), acc, in, compute_of(acc.dtype()), nullptr, nullptr);
+  run_forward(map_row<Add>(), acc, in, compute_of(acc.dtype()), nullptr, nullptr);
 }
 
 }  // namespace pb

@@ -41,8 +41,8 @@ template <class Op> MapOp map_row_of(const char* unit) {
   return r;
 }
 
-template <size_t... I> std::vector<MapOp> map_rows(const char* unit, std::index_sequence<I...>) {
-  return {map_row_of<typename OpAt<int(I)>::type>(unit)...};
+template <class Unit, size_t... I> std::vector<MapOp> map_rows(const char* unit, std::index_sequence<I...>) {
+  return {map_row_of<typename OpAt<Unit, int(I)>::type>(unit)...};
 }
 
 }  // namespace pb

@@ -105,16 +105,17 @@ template <class Op> constexpr bool kMask = requires { Op::mask; };  // the resul
 template <class Op> constexpr bool kDifferentiable =
     !Op::no_derivative && !Op::zero_derivative && !Op::no_floats && !kMask<Op>;
 
-// Ops of one file are numbered by PB_OP in the order of the text; the unit that includes the file sets PB_UNIT.
-template <int I> struct OpAt;
+// Ops of one file are numbered by PB_OP in the order of the text. The unit that includes the file defines PB_UNIT to a
+// tag of its own, so that two units never share a specialisation.
+template <class Unit, int I> struct OpAt;
 
 }  // namespace pb
 
 #ifndef PB_UNIT
 #define PB_OP(Op)
 #else
-#define PB_OP(Op)                                   \
-  template <> struct OpAt<__COUNTER__ - kFirstOp> { \
-    using type = Op;                                \
+#define PB_OP(Op)                                            \
+  template <> struct OpAt<PB_UNIT, __COUNTER__ - kFirstOp> { \
+    using type = Op;                                         \
   };
 #endif

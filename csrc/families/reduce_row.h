@@ -17,8 +17,8 @@ template <class Op> ReduceOp reduce_row_of(const char* unit) {
   if constexpr (!Op::no_pull && !Op::mask) r.pull = &reduce_pull<Op>;
   return r;
 }
-template <size_t... I> std::vector<ReduceOp> reduce_rows_of(const char* unit, std::index_sequence<I...>) {
-  return {reduce_row_of<typename OpAt<int(I)>::type>(unit)...};
+template <class Unit, size_t... I> std::vector<ReduceOp> reduce_rows_of(const char* unit, std::index_sequence<I...>) {
+  return {reduce_row_of<typename OpAt<Unit, int(I)>::type>(unit)...};
 }
 
 }  // namespace pb

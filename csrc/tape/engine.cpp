@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "families/map.h"
+#include "families/view.h"
 #include "tape/node.h"
 
 namespace pb {
@@ -76,6 +77,7 @@ class Run {
       Node* n = stack.back();
       stack.pop_back();
       all.push_back(n);
+      if (options_.stop && captures_.count(n)) continue;
       for (const Edge& e : n->edges) visit(e.node);
     }
     std::sort(all.begin(), all.end(), older);
@@ -96,6 +98,7 @@ class Run {
 
   void send(const Edge& e, const Tensor& g) {
     if (!g) return;
+    if (e.node && options_.stop && capture(e, g)) return;
     if (e.node) {
       Tensor* slot = &e.node->cotangent;
       if (e.index) {
@@ -112,6 +115,15 @@ class Run {
     } else if (e.leaf) {
       leaf(e.leaf, g);
     }
+  }
+
+  bool capture(const Edge& e, const Tensor& g) {
+    auto it = captures_.find(e.node);
+    if (it == captures_.end()) return false;
+    for (size_t i : it->second)
+      if (wrt_[i]->out_index == e.index)
+        captured_[i] = captured_[i] ? accumulate(std::exchange(captured_[i], Tensor()), g) : g;
+    return true;
   }
 
   void leaf(const Tensor& t, const Tensor& g) {

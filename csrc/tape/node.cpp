@@ -1,14 +1,24 @@
 #include "tape/node.h"
 
 #include <algorithm>
+#include <set>
+#include <unordered_set>
 
+#include "families/view.h"
 #include "tensor/alloc.h"
 
 namespace pb {
 
+std::string (*trace_hook)() = nullptr;
+
+namespace {
+uint64_t counter = 0;
+}
+uint64_t last_sequence() { return counter; }
+
 Node::Node() {
-  static uint64_t counter = 0;
   seq = ++counter;
+  if (mode().anomaly && trace_hook) trace = trace_hook();
 }
 
 void* Node::operator new(size_t bytes) { return alloc::get(bytes); }
@@ -85,6 +95,75 @@ Tensor Saved::get(Node* self, const char* op) const {
   if (has_tangent(t_)) out->need_meta().tangents = t_->meta->tangents;
   attach(out, self, index_);
   return out;
+}
+
+// ---- walks over a graph, iterative
+
+namespace {
+template <class Visit> void walk(std::span<const Tensor> roots, Visit visit) {
+  std::unordered_set<Node*> seen;
+  std::vector<Node*> stack;
+  auto push = [&](Node* n) {
+    if (n && seen.insert(n).second) stack.push_back(n);
+  };
+  for (const Tensor& r : roots) push(r->node);
+  while (!stack.empty()) {
+    Node* n = stack.back();
+    stack.pop_back();
+    if (!visit(n)) return;
+    for (const Edge& e : n->edges) push(e.node);
+  }
+}
+}  // namespace
+
+bool depends_on_others(std::span<const Tensor> roots, std::span<const Tensor> wrt) {
+  auto mine = [&](const Tensor& t) {
+    for (const Tensor& w : wrt)
+      if (w.is(t)) return true;
+    return false;
+  };
+  bool found = false;
+  for (const Tensor& r : roots) found = found || (r->wants_grad && !mine(r));
+  walk(roots, [&](Node* n) {
+    for (const Edge& e : n->edges) found = found || (e.leaf && !mine(e.leaf));
+    return !found;
+  });
+  return found;
+}
+
+void visit_saved(const Tensor& root, const std::function<void(const char*, const Tensor&)>& f) {
+  walk({&root, 1}, [&](Node* n) {
+    n->visit_saved([&](const Tensor& t) { f(n->name(), t); });
+    return true;
+  });
+}
+
+std::vector<Tensor> boundary_of(const std::vector<Tensor>& roots, uint64_t start) {
+  std::vector<Tensor> found;
+  std::unordered_set<TensorImpl*> leaves;
+  std::set<std::pair<Node*, uint32_t>> results;
+  auto leaf = [&](const Tensor& t) {
+    if (leaves.insert(t.impl()).second) found.push_back(t);
+  };
+  auto result = [&](Node* n, uint32_t index) {
+    if (!results.emplace(n, index).second) return;
+    Tensor t = empty({}, DType::F32);
+    attach(t, n, index);
+    found.push_back(t);
+  };
+  for (const Tensor& r : roots) {
+    if (r->wants_grad && !r->node) leaf(r);
+    if (r->node && r->node->seq <= start) result(r->node, r->out_index);
+  }
+  walk(roots, [&](Node* n) {
+    if (n->seq <= start) return true;
+    for (const Edge& e : n->edges) {
+      if (e.leaf) leaf(e.leaf);
+      if (e.node && e.node->seq <= start) result(e.node, e.index);
+    }
+    return true;
+  });
+  return found;
 }
 
 // ---- forward mode

@@ -160,10 +160,21 @@ template <class Rule> void push_forward(std::initializer_list<Tensor> inputs, co
 struct BackwardOptions {
   bool create_graph = false;
   bool retain_graph = false;
+  bool stop = false;  // do not go past the tensors of `wrt`, nor touch their nodes: a larger backward may be running
 };
 // Without `wrt`: adds into the leaves' .grad. With it: returns the gradients, undefined where independent.
 std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,
                              std::span<const Tensor> wrt, BackwardOptions options);
 Tensor accumulate(const Tensor& a, Tensor b);
+// Whether the graph of `roots` reaches a leaf that is not in `wrt`: then a gradient transform must stay differentiable.
+bool depends_on_others(std::span<const Tensor> roots, std::span<const Tensor> wrt);
+// What the graph of `root` keeps for backward: f(op name, tensor), once per slot.
+void visit_saved(const Tensor& root, const std::function<void(const char*, const Tensor&)>& f);
+// What the graph of `roots` reads that was made before sequence number `start`: leaves, and results of older nodes as
+// handles without data.
+std::vector<Tensor> boundary_of(const std::vector<Tensor>& roots, uint64_t start);
+uint64_t last_sequence();
+// Called for each new node in anomaly mode; tells where in the user's program the op was called.
+extern std::string (*trace_hook)();
 
 }  // namespace pb

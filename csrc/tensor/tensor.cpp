@@ -39,8 +39,6 @@ void drop(TensorImpl* t) {
   if (node) drop(node);
 }
 
-bool Tensor::requires_grad() const { return impl_->wants_grad || impl_->node; }
-
 namespace {
 Tensor make(const Shape& shape, DType dtype, Storage* storage) {
   auto* t = new TensorImpl;

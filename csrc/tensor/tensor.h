@@ -35,6 +35,7 @@ class Tensor {
  public:
   Tensor() = default;
   Tensor(double scalar);  // a weak 0-d constant, so that formulas can write V(0.5)
+  Tensor(int scalar) : Tensor(double(scalar)) {}  // else V(0) could mean a null pointer
   explicit Tensor(TensorImpl* adopt) : impl_(adopt) {}
   Tensor(const Tensor& o);
   Tensor(Tensor&& o) noexcept : impl_(std::exchange(o.impl_, nullptr)) {}
@@ -84,7 +85,7 @@ struct Meta {
   bool view_tracks = true;   // false: multi-output or overlapping views refuse in-place writes under autodiff
   std::vector<Tangent> tangents;  // ascending level
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
-  bool retain_grad = false;
+  std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
 };
 
 struct TensorImpl {

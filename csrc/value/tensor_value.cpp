@@ -41,7 +41,6 @@ PB_UNARY(isinf, Isinf)
 PB_UNARY(isfinite, Isfinite)
 PB_UNARY(square, Square)
 PB_UNARY(operator-, Negative)
-PB_UNARY(operator!, LogicalNot)
 #undef PB_UNARY
 
 // The primitive has no threshold; the op's default one would replace log1p(exp(x)) by x, equal from 20 on in float32
@@ -68,8 +67,6 @@ PB_BINARY(operator>, Greater)
 PB_BINARY(operator>=, GreaterEqual)
 PB_BINARY(operator==, Equal)
 PB_BINARY(operator!=, NotEqual)
-PB_BINARY(operator&&, LogicalAnd)
-PB_BINARY(operator||, LogicalOr)
 PB_BINARY(min, Minimum)
 PB_BINARY(max, Maximum)
 PB_BINARY(pow, Pow)

@@ -16,12 +16,12 @@ PB_UNARY(abs) PB_UNARY(sign) PB_UNARY(floor) PB_UNARY(ceil) PB_UNARY(round) PB_U
 PB_UNARY(isnan) PB_UNARY(isinf) PB_UNARY(isfinite) PB_UNARY(square)
 #undef PB_UNARY
 Tensor operator-(const Tensor& x);
-Tensor operator!(const Tensor& mask);
 #define PB_BINARY(f) Tensor f(const Tensor& a, const Tensor& b);
 PB_BINARY(operator+) PB_BINARY(operator-) PB_BINARY(operator*) PB_BINARY(operator/) PB_BINARY(operator<)
 PB_BINARY(operator<=) PB_BINARY(operator>) PB_BINARY(operator>=) PB_BINARY(operator==) PB_BINARY(operator!=)
-PB_BINARY(operator&&) PB_BINARY(operator||) PB_BINARY(min) PB_BINARY(max) PB_BINARY(pow)
+PB_BINARY(min) PB_BINARY(max) PB_BINARY(pow)
 #undef PB_BINARY
+// No operator!, && or ||: `!t` and `a && b` ask whether a handle is empty. Formulas nest `where` instead.
 Tensor where(const Tensor& mask, const Tensor& a, const Tensor& b);
 inline Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c) { return a * b + c; }
 

@@ -1,0 +1,65 @@
+"""pullback: a compiled tensor engine for gradient-based learning. Use it as `import pullback as pb`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from ._core import *  # noqa: F403
+from ._core import (
+    CheckpointError,
+    DeviceError,
+    DTypeError,
+    GraphError,
+    ShapeError,
+    Tensor,
+    __version__,
+    dtype,
+)
+from ._functions import *  # noqa: F403
+from .transforms import (
+    checkpoint,
+    custom,
+    detect_anomaly,
+    enable_grad,
+    grad,
+    gradients,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    linearize,
+    no_grad,
+    value_and_grad,
+    vjp,
+)
+
+if TYPE_CHECKING:
+    from . import cuda, data, fewbit, fused, io, losses, memory, nn, optim, random, testing, train
+    from .io import load, save
+    from .nn import functional_call
+    from .random import manual_seed
+
+#: Submodules and names that are loaded when first used, so that `import pullback` stays fast.
+_LAZY_MODULES = ("cuda", "data", "io", "losses", "memory", "nn", "optim", "random", "testing", "train")
+_LAZY_NAMES = {
+    "functional_call": "nn",
+    "load": "io",
+    "manual_seed": "random",
+    "save": "io",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _LAZY_NAMES:
+        value = getattr(importlib.import_module(f"{__name__}.{_LAZY_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pullback' has no attribute {name!r}\nhelp: pb.ops() lists the functions")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
