@@ -58,7 +58,9 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
     notes = _check_metadata(metadata)
     if shared:
         notes[_SHARED] = json.dumps(shared, ensure_ascii=False)
-    entries: dict[str, Any] = {name: {"dtype": _NAMES[t.dtype.name], "shape": list(t.shape)} for name, t in owned.items()}
+    entries: dict[str, Any] = {
+        name: {"dtype": _NAMES[t.dtype.name], "shape": list(t.shape)} for name, t in owned.items()
+    }
     # Widest elements first: with the header padded to 8 bytes every tensor is aligned. The sort is stable.
     order = sorted(owned, key=lambda name: -owned[name].dtype.itemsize)
     end = 0
@@ -67,7 +69,9 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
         entries[name]["data_offsets"] = [begin, end]
 
     def header(crc: int) -> bytes:
-        text = json.dumps({"__metadata__": notes | {_CRC: f"{crc:08x}"}} | entries, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(
+            {"__metadata__": notes | {_CRC: f"{crc:08x}"}} | entries, separators=(",", ":"), ensure_ascii=False
+        )
         raw = text.encode("utf-8")
         raw += b" " * (-len(raw) % 8)
         return len(raw).to_bytes(8, "little") + raw
@@ -150,7 +154,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
                 with data[begin:end] as part:
                     if dtype == "bool" and bytes(part).strip(b"\0\1"):
                         _bad(path, f"tensor {name!r} has bytes that are no bools")
-                    tensors[name] = pb.frombuffer(part, pb.dtype(dtype), shape)
+                    tensors[name] = pb.frombuffer(part, getattr(pb, dtype), shape)
     for name, holder in _shared_names(path, notes, tensors).items():
         tensors[name] = tensors[holder]
     return tensors, _user_notes(notes)
@@ -236,7 +240,9 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _parse(path: Any, raw: bytes, data_bytes: int) -> tuple[dict[str, tuple[str, tuple[int, ...], int, int]], dict[str, str]]:
+def _parse(
+    path: Any, raw: bytes, data_bytes: int
+) -> tuple[dict[str, tuple[str, tuple[int, ...], int, int]], dict[str, str]]:
     """{name: (dtype, shape, begin, end)} and the metadata, after every check that needs no data."""
     try:
         table = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -275,7 +281,7 @@ def _entry(path: Any, name: str, value: Any) -> tuple[str, tuple[int, ...], int,
         _bad(path, f"tensor {name!r} has a bad shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(natural, offsets)):
         _bad(path, f"tensor {name!r} has bad data_offsets")
-    size = pb.dtype(_DTYPES[dtype]).itemsize
+    size = getattr(pb, _DTYPES[dtype]).itemsize
     for n in shape:
         size *= n
     begin, end = offsets

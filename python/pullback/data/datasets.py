@@ -111,7 +111,7 @@ def _read_idx(folder: Path, name: str, ndim: int) -> Any:
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, head, 4))
     if len(raw) - head != math.prod(shape):
         _bad(path, f"cut short or too long: shape {shape} needs {math.prod(shape)} bytes, {len(raw) - head} are there")
-    return pb.frombuffer(memoryview(raw)[head:], pb.dtype(_IDX_DTYPES[raw[2]]), shape)
+    return pb.frombuffer(memoryview(raw)[head:], getattr(pb, _IDX_DTYPES[raw[2]]), shape)
 
 
 class Text:
@@ -170,7 +170,9 @@ def text(path: str | os.PathLike[str]) -> Text:
     try:
         return Text(Path(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"text: {os.fspath(path)} is not UTF-8: {error}\nhelp: convert it, for instance with iconv") from error
+        raise ValueError(
+            f"text: {os.fspath(path)} is not UTF-8: {error}\nhelp: convert it, for instance with iconv"
+        ) from error
 
 
 class Windows:

@@ -184,7 +184,10 @@ class DataLoader:
     ):
         for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0), ("prefetch", prefetch, 1)):
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"DataLoader: {name} must be an integer of at least {least}, got {value!r}\nhelp: pass {name}={least}")
+                raise ValueError(
+                    f"DataLoader: {name} must be an integer of at least {least}, got {value!r}\n"
+                    f"help: pass {name}={least}"
+                )
         if worker_type not in ("thread", "spawn"):
             raise ValueError(f'DataLoader: unknown worker_type {worker_type!r}\nhelp: use "thread" or "spawn"')
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last

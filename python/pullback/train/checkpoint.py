@@ -9,10 +9,13 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pullback as pb
 from pullback import io
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 _FORMAT = 1
 _STATE = "trainer"  # name of the metadata entry
@@ -56,7 +59,7 @@ def unpack(value: Any, tensors: Mapping[str, Any]) -> Any:
     if "$tensor" in value:
         return tensors[value["$tensor"]]
     if "$dtype" in value:
-        return pb.dtype(value["$dtype"])
+        return getattr(pb, value["$dtype"])
     if "$tuple" in value:
         return tuple(unpack(v, tensors) for v in value["$tuple"])
     if "$items" in value:
@@ -135,7 +138,9 @@ class Folder:
                 torn.append(str(error).split("\n")[0])
                 continue
             if torn:
-                warnings.warn(f"resuming from {path.name}: newer checkpoints are damaged: {'; '.join(torn)}", stacklevel=2)
+                warnings.warn(
+                    f"resuming from {path.name}: newer checkpoints are damaged: {'; '.join(torn)}", stacklevel=2
+                )
             return path, state
         if torn:
             raise pb.CheckpointError(
@@ -143,3 +148,80 @@ class Folder:
                 "help: pass resume=False to start anew, which replaces them"
             )
         return None
+
+
+def difference(have: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """The first difference of two state dicts, in words."""
+    for name in have:
+        if name not in found:
+            return f"no {name!r}"
+    for name, t in found.items():
+        if name not in have:
+            return f"{name!r}, which the model has not"
+        mine = have[name]
+        if t.shape != mine.shape or t.dtype != mine.dtype:
+            return f"{name!r} as {t.dtype.name}{list(t.shape)}, the model has {mine.dtype.name}{list(mine.shape)}"
+    return None
+
+
+# ---- the state of a trainer
+
+
+def capture(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "step": trainer.step,
+        "epoch": trainer.epoch,
+        "batch": trainer.batch,
+        "means": trainer._means.sums,
+        "model": trainer.model_state(),
+        "optimizer": {name: o.state_dict() for name, o in trainer.optimizers.items()},
+        "schedule": [s.state_dict() for s in trainer._schedules],
+        "ema": None if trainer.ema is None else trainer.ema.state_dict(),
+        "generator": pb.random.default_generator().get_state(),
+        "loader": {k: v.state_dict() if hasattr(v, "state_dict") else None for k, v in trainer._loaders.items()},
+        "history": trainer.history.state_dict(),
+        "callbacks": [[type(c).__name__, s] for c in trainer.callbacks if (s := c.state_dict())],
+    }
+
+
+def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
+    _check(trainer, path, state)
+    trainer.model.load_state_dict(state["model"])
+    for name, optimizer in trainer.optimizers.items():
+        optimizer.load_state_dict(state["optimizer"][name])
+    for schedule, saved in zip(trainer._schedules, state["schedule"], strict=True):
+        schedule.load_state_dict(saved)
+    if trainer.ema is not None:
+        trainer.ema.load_state_dict(state["ema"])
+    trainer._loader_states = state["loader"]
+    pb.random.default_generator().set_state(state["generator"])
+    trainer.history.load_state_dict(state["history"])
+    trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
+    trainer._means.sums = {name: list(v) for name, v in state["means"].items()}
+    trainer._unsaved = False
+    waiting = [list(pair) for pair in state["callbacks"]]
+    for callback in trainer.callbacks:  # each takes the first state of its class that is left
+        match = next((pair for pair in waiting if pair[0] == type(callback).__name__), None)
+        if match is not None:
+            waiting.remove(match)
+            callback.load_state_dict(match[1])
+
+
+def _check(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
+    """Raises before anything is changed where a state is of another model or another trainer."""
+    try:
+        have, found = trainer.model_state(), state["model"]
+        what = difference(have, found)
+        if what is None and set(state["optimizer"]) != set(trainer.optimizers):
+            what = f"optimizers {sorted(state['optimizer'])}, here are {sorted(trainer.optimizers)}"
+        if what is None and (state["ema"] is None) != (trainer.ema is None):
+            what = "an EMA on one side only"
+        if what is None and len(state["schedule"]) != len(trainer._schedules):
+            what = f"{len(state['schedule'])} schedules, here are {len(trainer._schedules)}"
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"no {error}"
+    if what is not None:
+        raise pb.CheckpointError(
+            f"load: {os.fspath(path)} is the checkpoint of another model or trainer: it has {what}\n"
+            "help: build the model and the trainer as in the first run, or choose another folder"
+        )

@@ -133,7 +133,9 @@ def blame(model: Any, batch: Any, forward: Callable[[], Any]) -> str:
     def watch(name: str, module: Any) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
             if not found and not all(map(finite, tensors_in(output))):
-                found.append(f"the first output that is not finite is that of module {name!r} ({type(module).__name__})")
+                found.append(
+                    f"the first output that is not finite is that of module {name!r} ({type(module).__name__})"
+                )
 
         return hook
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import os
 import signal
@@ -19,7 +18,8 @@ import pullback as pb
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
 from .history import History
-from .loop import Context, Means, blame, count_items, is_number, tensors_in, windows
+from .loop import Context, Means, blame, count_items, is_number, windows
+from .schedule import schedules_of
 
 # Arguments whose machinery is not there: name -> (default, what to do instead).
 _NOT_BUILT: dict[str, tuple[Any, str]] = {
@@ -106,7 +106,13 @@ class Trainer:
         progress: bool = True,
         count: Callable[[Any], float] | None = None,
     ):
-        given = {"precision": precision, "saved": saved, "memory_budget": memory_budget, "capture": capture, "update": update}
+        given = {
+            "precision": precision,
+            "saved": saved,
+            "memory_budget": memory_budget,
+            "capture": capture,
+            "update": update,
+        }
         for name, (default, instead) in _NOT_BUILT.items():
             if given[name] != default:
                 raise ValueError(f"Trainer: {name}={given[name]!r} is not built yet\nhelp: {instead}")
@@ -115,9 +121,15 @@ class Trainer:
                 "Trainer: it needs either loss or step\nhelp: pass loss=pb.losses.cross_entropy for (x, y) batches, "
                 "or step=f with f(model, batch, ctx)"
             )
-        for name, value, least in (("accumulate", accumulate, 1), ("keep", keep, 1), ("checkpoint_every", checkpoint_every, 1)):
+        for name, value, least in (
+            ("accumulate", accumulate, 1),
+            ("keep", keep, 1),
+            ("checkpoint_every", checkpoint_every, 1),
+        ):
             if value is not None and (type(value) is not int or value < least):
-                raise ValueError(f"Trainer: {name} must be an integer of at least {least}, got {value!r}\nhelp: {name}={least}")
+                raise ValueError(
+                    f"Trainer: {name} must be an integer of at least {least}, got {value!r}\nhelp: {name}={least}"
+                )
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"Trainer: clip_norm must be above 0, got {clip_norm!r}\nhelp: None turns clipping off")
         if checkpoint_every is not None and checkpoint_dir is None:
@@ -128,7 +140,7 @@ class Trainer:
             raise ValueError("Trainer: the dict of optimizers is empty\nhelp: pass at least one optimizer")
         self.loss, self._step = loss, step
         self.metrics = _metrics(metrics)
-        self._schedules = _schedules(schedule, self.optimizers)
+        self._schedules = schedules_of(schedule, self.optimizers)
         self.clip_norm, self.accumulate = clip_norm, accumulate
         self.ema = pb.optim.EMA(model, ema) if isinstance(ema, float) else ema
         self.detect_anomaly = detect_anomaly
@@ -147,6 +159,7 @@ class Trainer:
         self.total_steps: int | None = None
         self._means = Means()
         self._interrupted = False
+        self._unsaved = True
         self._loaders: dict[str, Any] = {}
         self._loader_states: dict[str, Any] = {}
 
@@ -185,8 +198,8 @@ class Trainer:
         if epochs is None and steps is None:
             raise ValueError("fit: it needs a length\nhelp: pass epochs= or steps=")
         start = time.monotonic()
-        self._loaders = {"train": train, "valid": valid}
-        self._begin(resume)
+        before, self._loaders = self._loaders.get("train"), {"train": train, "valid": valid}
+        self._begin(resume, before)
         self.total_steps = self._total(train, epochs, steps)
         self.stop, self._interrupted, self.history.stopped = False, False, None
 
@@ -195,14 +208,12 @@ class Trainer:
             return ended or self.stop or self._interrupted
 
         self.model.train()
-        changed = False
         try:
             self._call("on_fit_start")
             with self._signals(), pb.detect_anomaly() if self.detect_anomaly else contextlib.nullcontext():
                 while not done():
-                    changed = True
                     self._run_epoch(train, valid, steps)
-            if changed or (self.checkpoints is not None and not self.checkpoints.files()):
+            if self._unsaved:
                 self._checkpoint()
         finally:
             self._call("on_fit_end")
@@ -213,13 +224,13 @@ class Trainer:
             self.history.stopped = "callback"
         return self.history
 
-    def _begin(self, resume: bool | str | os.PathLike[str]) -> None:
+    def _begin(self, resume: bool | str | os.PathLike[str], before: Any) -> None:
         if isinstance(resume, os.PathLike) or (isinstance(resume, str) and resume != "auto"):
             self.load(resume)
         elif self.step == 0 or resume is False:
             found = self.checkpoints.newest() if self.checkpoints is not None and resume is not False else None
             if found is not None:
-                self._load_state(found[0], found[1])
+                checkpoint.restore(self, *found)
             elif resume is True:
                 raise pb.CheckpointError(
                     "fit: resume=True, but there is no checkpoint\n"
@@ -232,13 +243,21 @@ class Trainer:
                 self.checkpoints.superseded = self.checkpoints.files()
             else:
                 self.checkpoints.tidy()
+        train = self._loaders["train"]
+        if self.batch and not self._loader_states:  # this fit goes on inside the epoch that the last one left
+            if train is not before:
+                self.batch = 0
+            elif hasattr(train, "load_state_dict"):
+                train.load_state_dict(train.state_dict())
         for name, state in self._loader_states.items():
             if state is not None and hasattr(self._loaders.get(name), "load_state_dict"):
                 self._loaders[name].load_state_dict(state)
         self._loader_states = {}
 
     def _total(self, train: Any, epochs: int | None, steps: int | None) -> int | None:
-        by_epochs = epochs * -(-len(train) // self.accumulate) if epochs is not None and hasattr(train, "__len__") else None
+        by_epochs = (
+            epochs * -(-len(train) // self.accumulate) if epochs is not None and hasattr(train, "__len__") else None
+        )
         return min((n for n in (by_epochs, steps) if n is not None), default=None)
 
     def _run_epoch(self, train: Any, valid: Any, steps: int | None) -> None:
@@ -257,6 +276,7 @@ class Trainer:
                 record = self._train_window(window)
                 self.step += 1
                 self.batch += len(window)
+                self._unsaved = True
                 self.history.steps.append(record)
                 self._call("on_step_end", record)
                 if self.checkpoint_every is not None and self.step % self.checkpoint_every == 0:
@@ -267,7 +287,7 @@ class Trainer:
         if complete and self.batch == before == 0:
             raise ValueError(
                 "fit: the training data gave no batch\n"
-                "help: the dataset is empty, or drop_last left nothing, or an iterator was used up: pass a list or DataLoader"
+                "help: the dataset is empty, drop_last left nothing, or an iterator was used up: pass a DataLoader"
             )
         if not self._interrupted:
             self._end_epoch(valid, complete)
@@ -277,6 +297,7 @@ class Trainer:
         if valid is not None:
             record |= {f"valid_{name}": value for name, value in self.evaluate(valid).items()}
         self.history.epochs.append(record)
+        self._unsaved = True
         for schedule in self._schedules:
             schedule.after_epoch(record)
         if complete:
@@ -334,7 +355,7 @@ class Trainer:
                 if loss is None:
                     raise ValueError(
                         "fit: step returned no loss and did not call ctx.backward\n"
-                        'help: return the loss, or a dict with the scalar under "loss", or call ctx.backward and ctx.update'
+                        'help: return the loss, a dict with it under "loss", or call ctx.backward and ctx.update'
                     )
                 self.check_loss(loss)
             return loss, numbers
@@ -466,7 +487,7 @@ class Trainer:
         try:
             with self.averaged(), pb.no_grad():
                 for batch in data:
-                    loss, numbers = self._compute(batch, Context(self, training=False))
+                    _, numbers = self._compute(batch, Context(self, training=False))
                     means.add(numbers, self._items(batch))
         finally:
             if was_training:
@@ -495,7 +516,7 @@ class Trainer:
 
         Equal runs write equal bytes. The model's tensors are named model/<name>.
         """
-        checkpoint.write(path, self._state())
+        checkpoint.write(path, checkpoint.capture(self))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Takes the state of a file that `save` or `checkpoint_dir` wrote; the next `fit` goes on from there.
@@ -503,67 +524,12 @@ class Trainer:
         Raises:
             CheckpointError: the file is damaged, or of another model, optimizer or trainer. The trainer is unchanged.
         """
-        self._load_state(path, checkpoint.read(path))
+        checkpoint.restore(self, path, checkpoint.read(path))
 
     def _checkpoint(self) -> None:
         if self.checkpoints is not None:
-            self.checkpoints.write(self.step, self._state())
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "means": self._means.sums,
-            "model": self.model_state(),
-            "optimizer": {name: o.state_dict() for name, o in self.optimizers.items()},
-            "schedule": [s.state_dict() for s in self._schedules],
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "generator": pb.random.default_generator().get_state(),
-            "loader": {k: v.state_dict() if hasattr(v, "state_dict") else None for k, v in self._loaders.items()},
-            "history": self.history.state_dict(),
-            "callbacks": [[type(c).__name__, s] for c in self.callbacks if (s := c.state_dict())],
-        }
-
-    def _load_state(self, path: Any, state: Mapping[str, Any]) -> None:
-        self._check_state(path, state)
-        self.model.load_state_dict(state["model"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizer"][name])
-        for schedule, saved in zip(self._schedules, state["schedule"], strict=True):
-            schedule.load_state_dict(saved)
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        pb.random.default_generator().set_state(state["generator"])
-        self.history.load_state_dict(state["history"])
-        self.step, self.epoch, self.batch = state["step"], state["epoch"], state["batch"]
-        self._means.sums = {name: list(v) for name, v in state["means"].items()}
-        self._loader_states = state["loader"]
-        waiting = [list(pair) for pair in state["callbacks"]]
-        for callback in self.callbacks:  # each takes the first state of its class that is left
-            match = next((pair for pair in waiting if pair[0] == type(callback).__name__), None)
-            if match is not None:
-                waiting.remove(match)
-                callback.load_state_dict(match[1])
-
-    def _check_state(self, path: Any, state: Mapping[str, Any]) -> None:
-        """Raises before anything is changed where a state is of another model or another trainer."""
-        try:
-            have, found = self.model_state(), state["model"]
-            what = _difference(have, found)
-            if what is None and set(state["optimizer"]) != set(self.optimizers):
-                what = f"optimizers {sorted(state['optimizer'])}, here are {sorted(self.optimizers)}"
-            if what is None and (state["ema"] is None) != (self.ema is None):
-                what = "an EMA on one side only"
-            if what is None and len(state["schedule"]) != len(self._schedules):
-                what = f"{len(state['schedule'])} schedules, here are {len(self._schedules)}"
-        except (KeyError, TypeError, AttributeError) as error:
-            what = f"no {error}"
-        if what is not None:
-            raise pb.CheckpointError(
-                f"load: {os.fspath(path)} is the checkpoint of another model or trainer: it has {what}\n"
-                "help: build the model and the trainer as in the first run, or choose another folder"
-            )
+            self.checkpoints.write(self.step, checkpoint.capture(self))
+        self._unsaved = False
 
     # ---- around the loop
 
@@ -612,69 +578,7 @@ def _metrics(metrics: Any) -> dict[str, Callable[..., Any]]:
         if f == "accuracy":
             table[name] = _accuracy
         elif not callable(f):
-            raise ValueError(f"Trainer: no metric {f!r}\nhelp: pass {{name: function(prediction, target)}} or 'accuracy'")
-    return table
-
-
-def _difference(have: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
-    """The first difference of two state dicts, in words."""
-    for name in have:
-        if name not in found:
-            return f"no {name!r}"
-    for name, t in found.items():
-        if name not in have:
-            return f"{name!r}, which the model has not"
-        if t.shape != have[name].shape or t.dtype != have[name].dtype:
-            return f"{name!r} as {t.dtype.name}{list(t.shape)}, the model has {have[name].dtype.name}{list(have[name].shape)}"
-    return None
-
-
-# ---- schedules
-
-
-def _schedules(schedule: Any, optimizers: Mapping[str, Any]) -> list[_Schedule]:
-    if schedule is None:
-        return []
-    if isinstance(schedule, Mapping):
-        for name in schedule:
-            if name not in optimizers:
-                raise ValueError(f"Trainer: the schedule names {name!r}, which is no optimizer\nhelp: use {list(optimizers)}")
-        return [_Schedule(s, [optimizers[name]]) for name, s in schedule.items()]
-    parts = schedule if isinstance(schedule, (list, tuple)) else [schedule]
-    return [_Schedule(s, list(optimizers.values())) for s in parts]
-
-
-class _Schedule:
-    """One schedule object, or a function of the number of steps made."""
-
-    def __init__(self, schedule: Any, optimizers: list[Any]):
-        self.schedule, self.optimizers = schedule, optimizers
-        self.is_object = hasattr(schedule, "step")
-        if not self.is_object and not callable(schedule):
             raise ValueError(
-                f"Trainer: a {type(schedule).__name__} is no schedule\n"
-                "help: pass an object of pb.optim.lr_scheduler or a function step -> learning rate"
+                f"Trainer: no metric {f!r}\nhelp: pass {{name: function(prediction, target)}} or 'accuracy'"
             )
-        self.needs_metric = self.is_object and "metrics" in inspect.signature(schedule.step).parameters
-
-    def before_step(self, step: int) -> None:
-        if not self.is_object:
-            rate = float(self.schedule(step))
-            for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-
-    def after_step(self) -> None:
-        if self.is_object and not self.needs_metric:
-            self.schedule.step()
-
-    def after_epoch(self, record: Mapping[str, Any]) -> None:
-        if self.needs_metric:
-            self.schedule.step(record.get("valid_loss", record.get("loss")))
-
-    def state_dict(self) -> Any:
-        return self.schedule.state_dict() if self.is_object else None
-
-    def load_state_dict(self, state: Any) -> None:
-        if self.is_object:
-            self.schedule.load_state_dict(state)
+    return table
