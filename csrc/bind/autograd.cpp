@@ -253,6 +253,7 @@ nb::list saved_of(const Tensor& root) {
     row["shape"] = shape_tuple(t.shape());
     row["dtype"] = dtype_name(t.dtype());
     row["bytes"] = int64_t(t->storage->bytes);
+    row["address"] = reinterpret_cast<uintptr_t>(t.raw());
     row["storage"] = reinterpret_cast<uintptr_t>(t->storage);
     out.append(row);
   });

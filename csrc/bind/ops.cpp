@@ -114,7 +114,8 @@ std::string signature(const MapOp& op) {
   for (int i = 0; i < op.inputs; i++) s += std::string(i ? ", " : "") + names[op.inputs - 1][i];
   if (op.nargs || op.random) s += ", *";
   for (int i = 0; i < op.nargs; i++) {
-    std::string v = std::to_string(op.args[i].value);
+    char v[32];
+    std::snprintf(v, sizeof v, "%.6g", op.args[i].value);
     s += ", " + std::string(op.args[i].name) + "=" + v;
   }
   if (op.random) s += ", rng=None";
@@ -202,6 +203,15 @@ nb::list table() {
     row["floats"] = true;
     row["random"] = false;
     row["signature"] = std::string(op->name) + "(x, axis=None, keepdims=False)";
+    out.append(row);
+  }
+  for (const OpInfo& info : infos()) {
+    nb::dict row;
+    row["name"] = std::string(info.name);
+    row["family"] = std::string(info.family);
+    row["doc"] = std::string(info.doc);
+    row["derivative"] = std::string(info.derivative);
+    row["signature"] = std::string(info.signature);
     out.append(row);
   }
   return out;

@@ -20,6 +20,7 @@ std::pair<int64_t, int64_t> span_of(const Geometry& g) {
 }
 
 Tensor take_view(const Tensor& x, const Geometry& base, const Geometry& view);
+Tensor mapped_view(const Tensor& t, const Geometry& memory, const Geometry& base, const Geometry& v, const char* op);
 
 // Zeros of the base's shape with g at the window: the adjoint of the view.
 Tensor place(const Tensor& g0, const Geometry& base, const Geometry& v) {
@@ -52,7 +53,7 @@ Tensor take_view(const Tensor& x, const Geometry& base, const Geometry& v) {
   if (x.strides() == base.strides) {
     Geometry moved = v;
     moved.offset += x->offset - base.offset;
-    return view(x, moved, "view");
+    return mapped_view(x, moved, base, v, "view");
   }
   Tensor out;
   if (count(v.shape) == 0) {
@@ -83,12 +84,18 @@ template <class Pull, class Again> Tensor finish(const char* op, const Tensor& t
   return out;
 }
 
+// The window `memory` of t's storage, whose map is that of the window v on a tensor laid out as `base`.
+Tensor mapped_view(const Tensor& t, const Geometry& memory, const Geometry& base, const Geometry& v, const char* op) {
+  return finish(op, t, window(t, memory), [base, v](const Tensor& g) { return place(g, base, v); },
+                [&](const Tensor& d) { return take_view(d, base, v); });
+}
+
 }  // namespace
 
-Tensor view(const Tensor& t, const Geometry& v, const char* op) {
-  Geometry base = geometry(t);
-  return finish(op, t, window(t, v), [base, v](const Tensor& g) { return place(g, base, v); },
-                [&](const Tensor& d) { return take_view(d, base, v); });
+Geometry dense(const Tensor& t) { return {t.shape(), contiguous_strides(t.shape()), 0}; }
+
+Tensor view(const Tensor& t, const Geometry& memory, const Geometry& index, const char* op) {
+  return mapped_view(t, memory, dense(t), index, op);
 }
 
 void refresh_view(const Tensor& t) {
@@ -271,19 +278,23 @@ Tensor flip(const Tensor& t, const Dims& axes) {
 }
 
 Tensor slice(const Tensor& t, int axis, int64_t start, int64_t length, int64_t step) {
-  Geometry v = geometry(t);
-  if (length > 0) v.offset += start * v.strides[axis];
-  v.shape[axis] = length;
-  v.strides[axis] *= step;
-  return view(t, v, "slice");
+  auto cut = [&](Geometry g) {
+    if (length > 0) g.offset += start * g.strides[axis];
+    g.shape[axis] = length;
+    g.strides[axis] *= step;
+    return g;
+  };
+  return view(t, cut(geometry(t)), cut(dense(t)), "slice");
 }
 
 Tensor select(const Tensor& t, int axis, int64_t index) {
-  Geometry v = geometry(t);
-  v.offset += index * v.strides[axis];
-  v.shape.erase(axis);
-  v.strides.erase(axis);
-  return view(t, v, "slice");
+  auto cut = [&](Geometry g) {
+    g.offset += index * g.strides[axis];
+    g.shape.erase(axis);
+    g.strides.erase(axis);
+    return g;
+  };
+  return view(t, cut(geometry(t)), cut(dense(t)), "slice");
 }
 
 // ---- copies and casts

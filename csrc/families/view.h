@@ -12,8 +12,11 @@ struct Geometry {
 };
 Geometry geometry(const Tensor& t);
 
-// The window `v` of t's storage as a recorded view. The cheap forms below use it with their own names.
-Tensor view(const Tensor& t, const Geometry& v, const char* op);
+Geometry dense(const Tensor& t);  // contiguous from offset 0, whatever t's own layout is
+
+// The window `memory` of t's storage as a recorded view; `index` is the same window on dense(t). Its pullback works on
+// `index`, so that elements of t that share one address (a broadcast) stay apart in the cotangent.
+Tensor view(const Tensor& t, const Geometry& memory, const Geometry& index, const char* op);
 Tensor reshape(const Tensor& t, const Shape& shape);  // -1 once; copies when no view exists
 Tensor permute(const Tensor& t, const Dims& axes);
 Tensor swap_axes(const Tensor& t, int64_t a, int64_t b);

@@ -168,7 +168,11 @@ std::vector<Tensor> boundary_of(const std::vector<Tensor>& roots, uint64_t start
 
 // ---- forward mode
 
-bool has_tangent(const Tensor& t) { return t && t->meta && !t->meta->tangents.empty(); }
+bool has_tangent(const Tensor& t) {
+  if (!t || !t->meta) return false;
+  if (t->meta->base && mode().levels) refresh_view(t);
+  return !t->meta->tangents.empty();
+}
 
 Tensor tangent(const Tensor& t, int level) {
   if (has_tangent(t))

@@ -130,7 +130,12 @@ inline bool Tensor::weak() const { return impl_->weak; }
 inline void* Tensor::raw() const {
   return static_cast<char*>(impl_->storage->data) + impl_->offset * itemsize(impl_->dtype);
 }
-inline bool Tensor::requires_grad() const { return impl_->wants_grad || impl_->node; }
+void refresh_view(const Tensor& t);  // families/view.h
+// A view made before its base was written to learns here that the base got a node since.
+inline bool Tensor::requires_grad() const {
+  if (impl_->meta && impl_->meta->base) refresh_view(*this);
+  return impl_->wants_grad || impl_->node;
+}
 
 // ---- making tensors (outside the graph)
 Tensor empty(const Shape& shape, DType dtype);
