@@ -186,13 +186,16 @@ def capture(trainer: Trainer) -> dict[str, Any]:
 
 def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     _check(trainer, path, state)
+    try:  # these refuse a state that does not fit; the model, which was compared, comes last
+        for name, optimizer in trainer.optimizers.items():
+            optimizer.load_state_dict(state["optimizer"][name])
+        if trainer.ema is not None:
+            trainer.ema.load_state_dict(state["ema"])
+        for schedule, saved in zip(trainer._schedules, state["schedule"], strict=True):
+            schedule.load_state_dict(saved)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _other(path, f"a state that does not fit: {error}") from error
     trainer.model.load_state_dict(state["model"])
-    for name, optimizer in trainer.optimizers.items():
-        optimizer.load_state_dict(state["optimizer"][name])
-    for schedule, saved in zip(trainer._schedules, state["schedule"], strict=True):
-        schedule.load_state_dict(saved)
-    if trainer.ema is not None:
-        trainer.ema.load_state_dict(state["ema"])
     trainer._loader_states = state["loader"]
     pb.random.default_generator().set_state(state["generator"])
     trainer.history.load_state_dict(state["history"])
@@ -221,7 +224,11 @@ def _check(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     except (KeyError, TypeError, AttributeError) as error:
         what = f"no {error}"
     if what is not None:
-        raise pb.CheckpointError(
-            f"load: {os.fspath(path)} is the checkpoint of another model or trainer: it has {what}\n"
-            "help: build the model and the trainer as in the first run, or choose another folder"
-        )
+        raise _other(path, f"it has {what}")
+
+
+def _other(path: Any, what: str) -> Exception:
+    return pb.CheckpointError(
+        f"load: {os.fspath(path)} is the checkpoint of another model or trainer: {what}\n"
+        "help: build the model and the trainer as in the first run, or choose another folder"
+    )

@@ -424,7 +424,15 @@ class Trainer:
         """Makes the step of one optimizer and drops its gradients."""
         optimizer = self.optimizers[name]
         optimizer.step(clip_norm=self.clip_norm)
+        self._check_skipped(optimizer)
         optimizer.zero_grad()
+
+    def _check_skipped(self, optimizer: Any) -> None:
+        if getattr(optimizer, "last_skipped", False):
+            raise FloatingPointError(
+                f"fit: a gradient is not finite at step {self.step + 1} (epoch {self.epoch + 1}), though the loss is\n"
+                "help: pass detect_anomaly=True to find the op that made it"
+            )
 
     def _closure_step(self, window: list[Any], weights: list[float], counts: list[float], means: Means) -> None:
         """The step of an optimizer that computes the loss itself, as often as its rule needs."""
@@ -444,6 +452,7 @@ class Trainer:
 
         optimizer = self.optimizers[self.optimizer_name(None)]
         optimizer.step(closure, clip_norm=self.clip_norm)
+        self._check_skipped(optimizer)
         optimizer.zero_grad()
 
     def optimizer_name(self, name: str | None) -> str:
@@ -502,7 +511,7 @@ class Trainer:
         if self.ema is None:
             yield
         else:
-            with self.ema.average_parameters():
+            with self.ema.applied():
                 yield
 
     # ---- files
