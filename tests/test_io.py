@@ -83,7 +83,10 @@ def test_loaded_memory_does_not_depend_on_the_file(tmp_path):
 
 
 def test_tensors_are_aligned_in_the_file(tmp_path):
-    pb.save(tmp_path / "f", {"b": pb.ones(3, dtype=pb.bool), "d": pb.ones(2, dtype=pb.float64), "h": pb.ones(1, dtype=pb.int16)})
+    pb.save(
+        tmp_path / "f",
+        {"b": pb.ones(3, dtype=pb.bool), "d": pb.ones(2, dtype=pb.float64), "h": pb.ones(1, dtype=pb.int16)},
+    )
     raw = (tmp_path / "f").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     assert length % 8 == 0
