@@ -5,15 +5,15 @@ import gc
 import gzip
 import multiprocessing
 import os
+import pathlib
 import struct
 import subprocess
 import sys
 import threading
 import time
 
-import pytest
-
 import pullback as pb
+import pytest
 from pullback.data import DataLoader, RandomWindows, TensorDataset, Text, Windows, batch_rng, collate
 
 
@@ -236,7 +236,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     assert done.returncode == -9, done.stderr
     pid = int(done.stdout)
     for _ in range(100):
-        if not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] == "Z":
+        if not os.path.exists(f"/proc/{pid}") or pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
             return
         time.sleep(0.1)
     pytest.fail("the worker outlives its parent")

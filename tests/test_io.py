@@ -10,12 +10,25 @@ import sys
 import zlib
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 from pullback import io
 
-DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64".split()
+DTYPES = [
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+]
 
 
 def raw_file(path, header, data=b"", length=None):
