@@ -28,6 +28,11 @@ def get_include() -> str:
     return str(Path(__file__).parent / "include")
 
 
+def _rebuild(*args: Any) -> Tensor:
+    """What a pickled tensor names: pickle finds Python functions only."""
+    return C._rebuild(*args)
+
+
 class _Hook:
     """What register_hook returns; remove() takes the hook away again."""
 
@@ -55,8 +60,8 @@ _METHODS = """
 abs acos acosh all any argmax argmin argsort asin asinh atan atan2 atanh broadcast_to ceil clip cos cosh cumulative_sum
 diff divide equal erf erfc exp expand_dims expm1 flatten flip floor floor_divide greater greater_equal isfinite isinf
 isnan less less_equal log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp matmul
-matrix_transpose max maximum mean min minimum moveaxis multiply negative norm not_equal outer permute_dims positive pow
-prod reciprocal relu remainder repeat reshape roll round rsqrt sigmoid sign sin sinh softmax sort split sqrt square
+matrix_transpose max maximum mean min minimum moveaxis multiply negative norm not_equal outer positive pow
+prod reciprocal relu remainder repeat roll round rsqrt sigmoid sign sin sinh softmax sort split sqrt square
 squeeze std subtract sum take take_along_axis tan tanh tensordot tile topk trunc unstack var vecdot
 """.split()
 
