@@ -56,7 +56,7 @@ def dropout(x: Tensor, p: float = 0.5, *, training: bool = True, rng: C.Generato
         raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability that an element becomes 0")
     if not training or p == 0.0:
         return x
-    return x * 0.0 if p == 1.0 else C._dropout(x, p=p, rng=rng)
+    return C.where(False, x, 0.0) if p == 1.0 else C._dropout(x, p=p, rng=rng)
 
 
 class _Hook:
