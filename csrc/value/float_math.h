@@ -254,7 +254,7 @@ PB_FN float atan(float x) {
 //
 // Mills' ratio (1 - cdf(x)) / density(x) for x >= 0: the normal tail without its exponential.
 PB_FN float mills(float x) {
-  float a = x > 1e6f ? 1e6f : x;
+  float a = x > 1e9f ? 1e9f : x;  // q overflows there, and the ratio is 0
   float p = polynomial(a, 87.0802994f, 82.941452f, 37.0394363f, 8.86950302f, 1.0f);
   float q = polynomial(a, 69.4800262f, 121.614937f, 91.8459396f, 38.0382385f, 8.86951637f, 1.0f);
   return p / q;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 
 #include "check.h"
@@ -153,8 +154,15 @@ void activations() {
   CHECK_AT_MOST(gelu_pull.worst, 2.5e-7);
   CHECK_AT_MOST(silu.worst, 1.5e-7);
   CHECK(pb::Gelu::fwd<float>(inf) == inf && pb::Silu::fwd<float>(inf) == inf);
-  // -inf * 0, as in PyTorch.
-  CHECK(std::isnan(pb::Gelu::fwd<float>(-inf)) && std::isnan(pb::Silu::fwd<float>(-inf)));
+  CHECK(pb::Gelu::fwd<float>(-inf) == 0 && pb::Silu::fwd<float>(-inf) == 0 && pb::Mish::fwd<double>(-inf) == 0);
+  for (float x : {inf, -inf, 1e30f, -1e30f, 1000.0f, -1000.0f}) {
+    float want = x > 0;
+    CHECK(pb::Gelu::pull<float>(1.0f, x) == want && pb::GeluTanh::pull<float>(1.0f, x) == want);
+    CHECK(pb::Silu::pull<float>(1.0f, x) == want && pb::Mish::pull<float>(1.0f, x) == want);
+    CHECK(pb::Gelu::pull<double>(1.0, x) == want && pb::Mish::pull<double>(1.0, x) == want);
+  }
+  for (auto pull : {pb::Gelu::pull<float>, pb::GeluTanh::pull<float>, pb::Silu::pull<float>, pb::Mish::pull<float>})
+    CHECK(std::isnan(pull(1.0f, nan_f)));
   CHECK(pb::Silu::fwd<float>(-3e38f) == 0 && pb::Gelu::fwd<float>(-3e38f) == 0);
 }
 
