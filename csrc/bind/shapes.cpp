@@ -74,7 +74,7 @@ Widths widths_of(nb::handle h, const Tensor& x) {
       fail<ShapeError>("pad", "a pair of widths has " + std::to_string(d.size()) + " numbers", "give (before, after) per axis", x);
     return std::pair{d[0], d.back()};
   };
-  bool flat = true;
+  bool flat = nb::len(h) > 0;
   nb::object list = nb::steal(PySequence_List(h.ptr()));
   if (!list.is_valid()) nb::raise_python_error();
   for (nb::handle e : list) flat = flat && PyLong_Check(e.ptr());
