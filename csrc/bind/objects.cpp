@@ -45,7 +45,7 @@ nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& sha
 
 nb::tuple reduce(nb::handle self) {
   const Tensor& x = unwrap(self.ptr());
-  nb::object make = nb::module_::import_("pullback._core").attr("_rebuild");
+  nb::object make = nb::module_::import_("pullback._functions").attr("_rebuild");  // pickle wants a Python function
   nb::object args = nb::make_tuple(self.type(), self.attr("tobytes")(), x.dtype(), shape_tuple(x.shape()), x->wants_grad);
   nb::object state = attributes(self);
   if (!nb::len(state)) return nb::make_tuple(make, args);

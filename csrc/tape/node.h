@@ -116,7 +116,7 @@ void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Te
   n->edges.reserve(inputs.size());
   for (const Tensor& t : inputs) n->edges.push_back(edge_of(t));
   for (size_t i = 0; i < outs.size(); i++)
-    if (outs[i] && is_float(outs[i].dtype())) attach(outs[i], n, uint32_t(i));
+    if (bool(outs[i]) && is_float(outs[i].dtype())) attach(outs[i], n, uint32_t(i));
   drop(n);
 }
 template <class F>
