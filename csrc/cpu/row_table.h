@@ -30,6 +30,16 @@ struct CrossEntropyCall {
   double hit, even, total_weight;  // 1 - smoothing, smoothing / n, sum of weight
 };
 
+// x[outer, channels, inner] with numbers per channel; inner is 1 (a channel is a column) or long.
+struct ChannelCall {
+  enum Sum { X, Square, G, Product } sum;  // of x, (x - m)^2, g, g (x - m)
+  int64_t outer, channels, inner;
+  const void *x, *g;         // g null in forward
+  const void* m;             // (channels)
+  const void *a, *b, *scale;  // apply: out = (x - m) a + b, + g scale
+  void* out;                 // sums: (channels); apply: like x
+};
+
 struct RowKernels {
   using Fn = void (*)(const RowCall& call);
   Fn fn[2];  // float, double
@@ -38,6 +48,8 @@ struct RowTable {
   const RowKernels* ops;  // in the order of ops/rows.h
   void (*cross_entropy[2])(const CrossEntropyCall& call);
   void (*cross_entropy_pull[2])(const CrossEntropyCall& call);
+  void (*channel_sums[2])(const ChannelCall& call);
+  void (*channel_apply[2])(const ChannelCall& call);
   // out[o, i] = index of the extreme of x[outer, n, inner] along n; NaN wins, the first of equals wins. By Compute.
   void (*arg_extreme[4])(int64_t* out, const void* x, int64_t outer, int64_t n, int64_t inner, bool largest);
   // Running sums along n of x[outer, n, inner]; y has n + lead entries, the first `lead` are 0. By Compute.

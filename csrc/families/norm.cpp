@@ -183,10 +183,118 @@ Dims batch_axes(const Tensor& x) {
 
 // running = (1 - momentum) * running + momentum * now, outside the graph; saved slots on it see the write.
 void update_running(const Tensor& running, const Tensor& now, double momentum) {
+  if (!bool(running)) return;
   GradMode off(false);
   Tensor old = detach(running);
   copy_into(old, old * Tensor(1 - momentum) + cast(reshape(detach(now), running.shape()), row_compute(old.dtype())) * Tensor(momentum));
   running->storage->version++;
+}
+
+// x as [outer, channels, inner]. Short segments are summed as columns, a vector of them at a time.
+struct Channels {
+  int64_t outer, channels, inner, count;
+  bool columns;
+  explicit Channels(const Tensor& x) : outer(x.shape()[0]), channels(x.shape()[1]), inner(1) {
+    for (int i = 2; i < x.ndim(); i++) inner *= x.shape()[i];
+    count = outer * inner;
+    columns = inner < 16;
+  }
+  ChannelCall call(const Tensor& x, const Tensor& g) const {
+    ChannelCall c{};
+    c.outer = outer;
+    c.channels = columns ? channels * inner : channels;
+    c.inner = columns ? 1 : inner;
+    c.x = x.raw();
+    c.g = g ? g.raw() : nullptr;
+    return c;
+  }
+  // A number per channel as the kernel wants it.
+  Tensor spread(const Tensor& t) const {
+    if (!columns || inner == 1) return t;
+    return contiguous(broadcast_to(expand_dims(t, 1), {channels, inner}));
+  }
+  // x, g and m are contiguous and outside the graph.
+  Tensor sums(ChannelCall::Sum which, const Tensor& x, const Tensor& g, const Tensor& m) const {
+    ChannelCall c = call(x, g);
+    c.sum = which;
+    Tensor wide = m ? spread(m) : Tensor(), out = empty({c.channels}, x.dtype());
+    c.m = m ? wide.raw() : nullptr;
+    c.out = out.raw();
+    row_table().channel_sums[x.dtype() == DType::F64](c);
+    return columns && inner > 1 ? sum(reshape(out, {channels, inner}), {1}) : out;
+  }
+  // (x - m) a + b, + g scale
+  Tensor apply(const Tensor& x, const Tensor& g, const Tensor& m, const Tensor& a, const Tensor& b, const Tensor& scale) const {
+    ChannelCall c = call(x, g);
+    Tensor out = empty(x.shape(), x.dtype()), wm = spread(m), wa = spread(a), wb = spread(b), ws;
+    c.m = wm.raw();
+    c.a = wa.raw();
+    c.b = wb.raw();
+    if (g) c.scale = (ws = spread(scale)).raw();
+    c.out = out.raw();
+    row_table().channel_apply[x.dtype() == DType::F64](c);
+    return out;
+  }
+};
+
+struct BatchStatistics {
+  Tensor mean, var;
+};
+
+// The composed definition: x - mean, variance and 1 / deviation by recorded ops.
+struct GraphNorm {
+  Dims axes;
+  Tensor centre, d, spread, r;
+  GraphNorm(const Tensor& x, double eps) : axes(batch_axes(x)) {
+    centre = mean(x, axes, true);
+    d = x - centre;
+    spread = mean(square(d), axes, true);
+    r = rsqrt(spread + Tensor(eps));
+  }
+};
+
+void batch_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+  Tensor x = s[0], w = s[1], g = a.g[0];
+  if (!plain_pull(g, x, w)) {
+    GraphNorm f(x, eps);
+    Tensor hat = f.d * f.r, gw = times(g, per_channel(w, x.ndim()));
+    if (a.need(0)) a.gin[0] = f.r * ((gw - mean(gw, f.axes, true)) - hat * mean(gw * hat, f.axes, true));
+    if (a.need(1)) a.gin[1] = sum(g * hat, f.axes);
+    if (a.need(2)) a.gin[2] = sum(g, f.axes);
+    return;
+  }
+  Channels c(x);
+  Tensor cx = plain(x, x.dtype()), cg = plain(g, x.dtype()), m = s[2], r = s[3];
+  Tensor total = c.sums(ChannelCall::G, cx, cg, m), along = c.sums(ChannelCall::Product, cx, cg, m);
+  if (a.need(1)) a.gin[1] = along * r;
+  if (a.need(2)) a.gin[2] = total;
+  if (!a.need(0)) return;
+  Tensor scale = times(r, w ? detach(w) : w), over = Tensor(-1.0 / double(c.count));
+  a.gin[0] = c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale);
+}
+
+// y of the batch's own statistics, which `found` receives.
+Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found) {
+  if (has_tangent(x) || has_tangent(w) || has_tangent(b)) {
+    GraphNorm f(x, eps);
+    found = {f.centre, f.spread};
+    return plus(f.d * times(f.r, per_channel(w, x.ndim())), per_channel(b, x.ndim()));
+  }
+  Channels c(x);
+  Tensor y, r;
+  {
+    GradMode off(false);
+    Tensor cx = plain(x, x.dtype()), n = Tensor(double(c.count));
+    found.mean = c.sums(ChannelCall::X, cx, {}, {}) / n;
+    found.var = c.sums(ChannelCall::Square, cx, {}, found.mean) / n;
+    r = rsqrt(found.var + Tensor(eps));
+    y = c.apply(cx, {}, found.mean, w ? r * plain(w, x.dtype()) : r, b ? plain(b, x.dtype()) : zeros({c.channels}, x.dtype()), {});
+  }
+  std::vector<Saved> saved;
+  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(found.mean), Saved(r)};
+  record("batch_norm", {x, w, b}, y, std::move(saved),
+         [eps](const Slots& s, const PullArgs& a) { batch_norm_pull(s, a, eps); });
+  return y;
 }
 
 }  // namespace
@@ -216,13 +324,11 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   if (input.size() == 0) return cast(plus(times(t.x, w), b), t.result);
   for (const Tensor& r : {running_mean, running_var})
     if (r) check_writable(r, op);
-  Dims axes = batch_axes(t.x);
-  Tensor centre = mean(t.x, axes, true);
-  Tensor d = t.x - centre;
-  Tensor spread = mean(square(d), axes, true);
-  if (running_mean) update_running(running_mean, centre, momentum);
-  if (running_var) update_running(running_var, spread * Tensor(double(count) / double(count - 1)), momentum);
-  return cast(plus(d * times(rsqrt(spread + Tensor(eps)), w), b), t.result);
+  BatchStatistics found;
+  Tensor y = batch_norm_train(t.x, t.w, t.b, eps, found);
+  update_running(running_mean, found.mean, momentum);
+  if (running_var) update_running(running_var, detach(found.var) * Tensor(double(count) / double(count - 1)), momentum);
+  return cast(y, t.result);
 }
 
 }  // namespace pb
