@@ -143,7 +143,7 @@ namespace {
 
 // (C) as (C, 1, ...), to meet (N, C, ...).
 Tensor per_channel(const Tensor& t, int ndim) {
-  if (!t) return t;
+  if (!bool(t)) return t;
   Shape s(ndim - 1, 1);
   s[0] = t.size();
   return reshape(t, s);
