@@ -206,11 +206,11 @@ ERRORS = [
     (lambda: attention(O((2, 4)), O((3, 5)), O((3, 4))), pb.ShapeError, "different widths"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((2, 4))), pb.ShapeError, "different lengths"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 3)).astype(pb.int64)), TypeError, "mask must be bool or floating"),
-    (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 5)) > 0), pb.ShapeError, ""),
+    (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 5)) > 0), pb.ShapeError, "broadcast"),
     (lambda: attention(O((2, 4)).astype(pb.int64), O((3, 4)), O((3, 4))), TypeError, "must be floating"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), dropout=1.0), ValueError, r"dropout must be in \[0, 1\)"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), saved=4), ValueError, "saved= takes None or 'input'"),
-    (lambda: attention(O((2, 2, 4)), O((3, 3, 4)), O((3, 3, 4))), pb.ShapeError, ""),
+    (lambda: attention(O((2, 2, 4)), O((3, 3, 4)), O((3, 3, 4))), pb.ShapeError, "broadcast"),
 ]
 
 
