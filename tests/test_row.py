@@ -1,9 +1,8 @@
-"""The Row family: softmax, norms, orders and running sums, against NumPy in float64, finite differences, forward mode."""
+"""The Row family: softmax, norms, orders, running sums; against NumPy in float64, differences, forward mode."""
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 
 
 def close(got, want, tol=1e-12):
@@ -280,7 +279,9 @@ def test_same_bits_for_any_number_of_threads(rows, n):
         b = pb.tensor(b, requires_grad=True)
         pb.sum(pb.layer_norm(t, w, b) * pb.softmax(t) + pb.rms_norm(t, w)).backward()
         c = pb.batch_norm(t, None, None, training=True)
-        return [v.numpy().tobytes() for v in (t.grad, w.grad, b.grad, c.detach(), pb.cumulative_sum(t.detach(), axis=0))]
+        return [
+            v.numpy().tobytes() for v in (t.grad, w.grad, b.grad, c.detach(), pb.cumulative_sum(t.detach(), axis=0))
+        ]
 
     assert run(1) == run(2) == run(3)
 

@@ -1,9 +1,8 @@
 """Rows, losses and attention give PyTorch's values and gradients."""
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 from pullback import losses
 
 torch = pytest.importorskip("torch")
@@ -37,7 +36,9 @@ def ce(**k):
     theirs = {a: t(v) if isinstance(v, np.ndarray) else v for a, v in k.items()}
     return (
         lambda x: losses.cross_entropy(x, p(CLASSES), **{a: cast_like(v, x) for a, v in ours.items()}),
-        lambda x: F.cross_entropy(x, t(CLASSES), **{a: v.to(x.dtype) if torch.is_tensor(v) else v for a, v in theirs.items()}),
+        lambda x: F.cross_entropy(
+            x, t(CLASSES), **{a: v.to(x.dtype) if torch.is_tensor(v) else v for a, v in theirs.items()}
+        ),
     )
 
 

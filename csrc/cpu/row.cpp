@@ -2,13 +2,20 @@
 namespace {
 #include "cpu/row_kernels.h"
 #undef PB_OP
-#define PB_OP(Op) \
-  template <> struct RowAt<__COUNTER__ - kFirstOp> { using type = Op; };
-namespace pb { constexpr int kFirstOp = __COUNTER__ + 1; }
+#define PB_OP(Op)                        \
+  template <>                            \
+  struct RowAt<__COUNTER__ - kFirstOp> { \
+    using type = Op;                     \
+  };
+namespace pb {
+constexpr int kFirstOp = __COUNTER__ + 1;
+}
 #include "ops/rows.h"
-namespace pb { constexpr auto kRowOps = row_kernel_table(std::make_index_sequence<__COUNTER__ - kFirstOp>{}); }
-#include "cpu/row_loss_kernels.h"
+namespace pb {
+constexpr auto kRowOps = row_kernel_table(std::make_index_sequence<__COUNTER__ - kFirstOp>{});
+}
 #include "cpu/row_channel_kernels.h"
+#include "cpu/row_loss_kernels.h"
 #include "cpu/row_scan_kernels.h"
 namespace pb {
 constexpr RowTable kRowTable = {

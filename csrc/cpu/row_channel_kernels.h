@@ -7,38 +7,52 @@ namespace pb {
 
 inline constexpr int64_t kColumnGroup = 256, kColumnRows = 512;
 
-template <class S> struct ChannelJob {
+template <class S>
+struct ChannelJob {
   const ChannelCall& call;
   const S *x, *g, *m, *a, *b, *scale;
   S* out;
   explicit ChannelJob(const ChannelCall& c)
-      : call(c), x(static_cast<const S*>(c.x)), g(static_cast<const S*>(c.g)), m(static_cast<const S*>(c.m)),
-        a(static_cast<const S*>(c.a)), b(static_cast<const S*>(c.b)), scale(static_cast<const S*>(c.scale)),
+      : call(c),
+        x(static_cast<const S*>(c.x)),
+        g(static_cast<const S*>(c.g)),
+        m(static_cast<const S*>(c.m)),
+        a(static_cast<const S*>(c.a)),
+        b(static_cast<const S*>(c.b)),
+        scale(static_cast<const S*>(c.scale)),
         out(static_cast<S*>(c.out)) {}
 
-  template <int Sum> static PB_FN S value(const S* x, const S* g, S m, int64_t i) {
-    if constexpr (Sum == ChannelCall::X) return x[i];
-    else if constexpr (Sum == ChannelCall::Square) return square(x[i] - m);
-    else if constexpr (Sum == ChannelCall::G) return g[i];
-    else return g[i] * (x[i] - m);
+  template <int Sum>
+  static PB_FN S value(const S* x, const S* g, S m, int64_t i) {
+    if constexpr (Sum == ChannelCall::X)
+      return x[i];
+    else if constexpr (Sum == ChannelCall::Square)
+      return square(x[i] - m);
+    else if constexpr (Sum == ChannelCall::G)
+      return g[i];
+    else
+      return g[i] * (x[i] - m);
   }
 
   // Channels of long segments.
-  template <int Sum> static void segments(void* ctx, int64_t begin, int64_t end) {
+  template <int Sum>
+  static void segments(void* ctx, int64_t begin, int64_t end) {
     const ChannelJob& j = *static_cast<ChannelJob*>(ctx);
     for (int64_t c = begin; c < end; c++) {
       S total = S(0), m = j.m ? j.m[c] : S(0);
       for (int64_t o = 0; o < j.call.outer; o++) {
         int64_t at = (o * j.call.channels + c) * j.call.inner;
         const S *x = j.x + at, *g = j.g ? j.g + at : nullptr;
-        total += fold_row<Fold::Sum, S>(j.call.inner, [=](int64_t i) __attribute__((always_inline)) { return value<Sum>(x, g, m, i); });
+        total += fold_row<Fold::Sum, S>(
+            j.call.inner, [=](int64_t i) __attribute__((always_inline)) { return value<Sum>(x, g, m, i); });
       }
       j.out[c] = total;
     }
   }
 
   // Channels that are columns, kColumnGroup at a time.
-  template <int Sum> static void columns(void* ctx, int64_t begin, int64_t end) {
+  template <int Sum>
+  static void columns(void* ctx, int64_t begin, int64_t end) {
     const ChannelJob& j = *static_cast<ChannelJob*>(ctx);
     int64_t all = j.call.channels;
     for (int64_t p = begin; p < end; p++) {
@@ -60,7 +74,8 @@ template <class S> struct ChannelJob {
     }
   }
 
-  template <int Sum> static void sums(const ChannelCall& call) {
+  template <int Sum>
+  static void sums(const ChannelCall& call) {
     ChannelJob job(call);
     if (call.inner > 1) {
       pb_parallel_for(call.channels, row_grain(call.outer * call.inner), &ChannelJob::segments<Sum>, &job);
@@ -100,16 +115,23 @@ template <class S> struct ChannelJob {
   }
 };
 
-template <class S> void channel_sums(const ChannelCall& call) {
-  if (call.sum == ChannelCall::X) ChannelJob<S>::template sums<ChannelCall::X>(call);
-  else if (call.sum == ChannelCall::Square) ChannelJob<S>::template sums<ChannelCall::Square>(call);
-  else if (call.sum == ChannelCall::G) ChannelJob<S>::template sums<ChannelCall::G>(call);
-  else ChannelJob<S>::template sums<ChannelCall::Product>(call);
+template <class S>
+void channel_sums(const ChannelCall& call) {
+  if (call.sum == ChannelCall::X)
+    ChannelJob<S>::template sums<ChannelCall::X>(call);
+  else if (call.sum == ChannelCall::Square)
+    ChannelJob<S>::template sums<ChannelCall::Square>(call);
+  else if (call.sum == ChannelCall::G)
+    ChannelJob<S>::template sums<ChannelCall::G>(call);
+  else
+    ChannelJob<S>::template sums<ChannelCall::Product>(call);
 }
 
-template <class S> void channel_apply(const ChannelCall& call) {
+template <class S>
+void channel_apply(const ChannelCall& call) {
   ChannelJob<S> job(call);
-  int64_t rows = call.inner > 1 ? call.outer * call.channels : call.outer, n = call.inner > 1 ? call.inner : call.channels;
+  int64_t rows = call.inner > 1 ? call.outer * call.channels : call.outer,
+          n = call.inner > 1 ? call.inner : call.channels;
   pb_parallel_for(rows, row_grain(n), &ChannelJob<S>::apply, &job);
 }
 

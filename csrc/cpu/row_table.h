@@ -20,13 +20,13 @@ struct RowCall {
 // loss[r] = sum over c of q[r, c] * (lse[r] - x[r, c]), with q[r, c] = w[c] * (hit at the target + even).
 struct CrossEntropyCall {
   int64_t rows, n;
-  const void* x;            // (rows, n)
-  const int64_t* target;    // (rows), -1 for a row that does not count
-  const void* weight;       // (n) or null
-  const void* g;            // backward: cotangent of loss, (rows), or one number with g_step 0
+  const void* x;          // (rows, n)
+  const int64_t* target;  // (rows), -1 for a row that does not count
+  const void* weight;     // (n) or null
+  const void* g;          // backward: cotangent of loss, (rows), or one number with g_step 0
   int64_t g_step;
-  void* lse;                // (rows)
-  void* out;                // forward: loss (rows); backward: cotangent of x (rows, n)
+  void* lse;                       // (rows)
+  void* out;                       // forward: loss (rows); backward: cotangent of x (rows, n)
   double hit, even, total_weight;  // 1 - smoothing, smoothing / n, sum of weight
 };
 
@@ -34,10 +34,10 @@ struct CrossEntropyCall {
 struct ChannelCall {
   enum Sum { X, Square, G, Product } sum;  // of x, (x - m)^2, g, g (x - m)
   int64_t outer, channels, inner;
-  const void *x, *g;         // g null in forward
-  const void* m;             // (channels)
+  const void *x, *g;          // g null in forward
+  const void* m;              // (channels)
   const void *a, *b, *scale;  // apply: out = (x - m) a + b, + g scale
-  void* out;                 // sums: (channels); apply: like x
+  void* out;                  // sums: (channels); apply: like x
 };
 
 struct RowKernels {

@@ -193,9 +193,7 @@ def hinge(scores: Tensor, target: Tensor, *, margin: float = 1.0, reduction: str
     return _reduce("hinge", _core.relu(margin - target * scores), reduction)
 
 
-def cosine_embedding(
-    x1: Tensor, x2: Tensor, target: Tensor, *, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
+def cosine_embedding(x1: Tensor, x2: Tensor, target: Tensor, *, margin: float = 0.0, reduction: str = "mean") -> Tensor:
     """``1 - cos(x1, x2)`` where target is 1, ``max(0, cos(x1, x2) - margin)`` where it is -1.
 
     ``x1`` and ``x2`` have shape (..., width), ``target`` the shape without the last axis.
