@@ -131,7 +131,7 @@ bool plain_pull(const T&... t) {
   return !mode().grad && !(has_tangent(t) || ...);
 }
 
-// f on the type that rows compute in; the result comes back in `result`.
+// The type that rows of t are computed in.
 inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType::F32; }
 
 // Runs f with `axis` moved to the end; 0-d tensors are one row of one element.

@@ -21,7 +21,7 @@ __all__ = [
 
 def _same_shape(op: str, x: Tensor, target: Tensor) -> None:
     """Silent broadcasting of (n, 1) against (n,) is a usual mistake, so only a 0-d operand may differ."""
-    if x.shape != target.shape and x.ndim and target.ndim:
+    if getattr(x, "ndim", 0) and getattr(target, "ndim", 0) and x.shape != target.shape:
         raise ShapeError(
             f"{op}: input and target differ in shape (got {tuple(x.shape)} and {tuple(target.shape)})\n"
             "help: reshape or broadcast one of them first"
