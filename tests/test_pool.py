@@ -153,11 +153,11 @@ def test_sixteen_bit_floats(dtype):
     assert x.grad.dtype == kind and np.array_equal(x.grad.astype(pb.float32).numpy(), want)
 
 
-@pytest.mark.parametrize("f", [lambda t: pb.max_pool2d(t, 2), lambda t: pb.avg_pool2d(t, 2), lambda t: pb.adaptive_avg_pool2d(t, 2)])
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"])
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (0, 4, 4)])
-def test_empty_batch(f, shape):
+def test_empty_batch(name, shape):
     x = pb.tensor(np.ones(shape), requires_grad=True)
-    y = f(x)
+    y = getattr(pb, name)(x, 2)
     assert y.shape == (*shape[:-2], 2, 2)
     y.sum().backward()
     assert x.grad.shape == shape
