@@ -1,5 +1,7 @@
 #include "bind/caster.h"
 
+#include <nanobind/stl/string.h>
+
 #include <string>
 
 namespace pb::py {

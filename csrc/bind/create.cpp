@@ -1,4 +1,4 @@
-// Making tensors from Python data, and the creation functions.
+// Making tensors from Python data.
 #include <nanobind/stl/string.h>
 
 #include <cmath>
@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "bind/caster.h"
+#include "families/gather.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tensor/alloc.h"
@@ -16,6 +17,9 @@ void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
 Tensor from_buffer(PyObject* o, bool& ok);  // interop.cpp
 Tensor from_dlpack(PyObject* o);
+std::optional<DType> optional_dtype(nb::handle h);
+void check_device(nb::handle device);
+void bind_fill(nb::module_& m);  // fill.cpp
 
 namespace {
 
@@ -49,7 +53,12 @@ void scan(PyObject* o, int depth, Scan& s) {
   s.any = true;
   Category c;
   if (PyBool_Check(o)) c = Category::Bool;
-  else if (PyLong_Check(o)) c = Category::Signed;
+  else if (PyLong_Check(o)) {
+    c = Category::Signed;
+    int overflow = 0;
+    PyLong_AsLongLongAndOverflow(o, &overflow);
+    s.unsigned64 = s.unsigned64 || overflow > 0;
+  }
   else if (PyFloat_Check(o)) c = Category::Float;
   else if (is_tensor(o)) c = category(unwrap(o).dtype()) == Category::Unsigned ? Category::Signed : category(unwrap(o).dtype());
   else if (PyNumber_Check(o)) c = PyIndex_Check(o) ? Category::Signed : Category::Float;
@@ -70,6 +79,25 @@ template <class T, class F> void fill(PyObject* o, T*& to, F get) {
   }
 }
 
+// A list of arrays (not of numbers) is stacked.
+bool holds_arrays(PyObject* o) {
+  if (!PyList_Check(o) && !PyTuple_Check(o)) return false;
+  if (PySequence_Size(o) == 0) return false;
+  nb::object first = nb::steal(PySequence_GetItem(o, 0));
+  if (is_tensor(first.ptr()) || !PyObject_CheckBuffer(first.ptr())) return false;
+  bool sized = PyObject_Size(first.ptr()) >= 0;
+  PyErr_Clear();
+  return sized;
+}
+Tensor stack_arrays(PyObject* o) {
+  std::vector<Tensor> parts;
+  for (Py_ssize_t i = 0; i < PySequence_Size(o); i++) {
+    nb::object v = nb::steal(PySequence_GetItem(o, i));
+    parts.push_back(expand_dims(detach(asarray(v.ptr(), true)), 0));
+  }
+  return concat(parts, 0);
+}
+
 Tensor from_sequence(PyObject* o) {
   Scan s;
   scan(o, 0, s);
@@ -80,8 +108,15 @@ Tensor from_sequence(PyObject* o) {
     fill(o, p, [](PyObject* v) { return PyFloat_AsDouble(v); });
     return wide;  // the caller narrows, to the wished dtype or to float32
   }
+  if (d == DType::I64 && s.unsigned64) d = DType::U64;
   Tensor t = empty(s.shape, d);
-  if (d == DType::Bool) {
+  if (d == DType::U64) {
+    auto* p = t.data<uint64_t>();
+    fill(o, p, [](PyObject* v) {
+      nb::object index = nb::steal(PyNumber_Index(v));
+      return index.is_valid() ? uint64_t(PyLong_AsUnsignedLongLong(index.ptr())) : uint64_t(0);
+    });
+  } else if (d == DType::Bool) {
     auto* p = t.data<bool>();
     fill(o, p, [](PyObject* v) { return PyObject_IsTrue(v) != 0; });
   } else {
@@ -99,6 +134,9 @@ Tensor as_tensor(PyObject* o, std::optional<DType> dtype, bool share) {
   bool fresh = false;
   if (is_tensor(o)) {
     t = unwrap(o);
+  } else if (holds_arrays(o)) {
+    t = stack_arrays(o);
+    fresh = true;
   } else if (is_sequence(o) || PyFloat_Check(o) || PyBool_Check(o) || PyLong_Check(o)) {
     t = from_sequence(o);
     if (!dtype && t.dtype() == DType::F64) t = cast(t, DType::F32);
@@ -127,6 +165,8 @@ Tensor as_tensor(PyObject* o, std::optional<DType> dtype, bool share) {
   return share || fresh ? t : with_copy(t);
 }
 
+}  // namespace
+
 std::optional<DType> optional_dtype(nb::handle h) {
   if (h.is_none()) return {};
   DType d;
@@ -141,18 +181,6 @@ void check_device(nb::handle device) {
     fail<DeviceError>("device", "device '" + name + "' is not available: no GPU driver was found",
                       "devices here: cpu; see python -m pullback info");
 }
-
-Tensor range(double start, double stop, double step, DType dtype) {
-  if (step == 0) fail<ValueError>("arange", "the step must not be 0", "use a positive or negative step");
-  double n = std::ceil((stop - start) / step);
-  if (!(n < 1e15)) fail<ShapeError>("arange", "the number of elements overflows or is NaN", "check start, stop and step");
-  Tensor i = cast(arange(n > 0 ? int64_t(n) : 0), is_float(dtype) ? DType::F64 : DType::I64);
-  GradMode off(false);
-  Tensor r = is_float(dtype) ? i * Tensor(step) + Tensor(start) : i * scalar_weak(int64_t(step)) + scalar_weak(int64_t(start));
-  return cast(r, dtype);
-}
-
-}  // namespace
 
 Tensor asarray(PyObject* o, bool share) { return as_tensor(o, {}, share); }
 
@@ -180,32 +208,6 @@ void bind_create(nb::module_& m) {
         },
         nb::arg("obj"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
         nb::arg("copy").none() = nb::none(), "A tensor that shares memory with NumPy and DLPack producers where it can.");
-  auto dtype_or = [](nb::handle h, DType d) { return optional_dtype(h).value_or(d); };
-  m.def("empty", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return empty(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
-  m.def("zeros", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return zeros(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
-  m.def("ones", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return ones(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
-  m.def("full",
-        [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
-          check_device(dev);
-          DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
-          Tensor out = empty(s, t);
-          copy_into(out, v.t);
-          return out;
-        },
-        nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
-  m.def("arange",
-        [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
-          check_device(dev);
-          bool floats = PyFloat_Check(start.ptr()) || PyFloat_Check(stop.ptr()) || PyFloat_Check(step.ptr());
-          double a = stop.is_none() ? 0 : nb::cast<double>(nb::float_(start));
-          double b = nb::cast<double>(nb::float_(stop.is_none() ? start : stop));
-          return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
-        },
-        nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
-        nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
   m.def("frombuffer",
         [](nb::handle buffer, DType dtype, const Dims& shape) {
           Py_buffer view;
@@ -221,6 +223,7 @@ void bind_create(nb::module_& m) {
           return t;
         },
         nb::arg("buffer"), nb::arg("dtype"), nb::arg("shape"), "A tensor with a copy of raw bytes in C order.");
+  bind_fill(m);
   m.def("promote_types", &promote, nb::arg("a"), nb::arg("b"));
   m.def("memory_stats", [] {
     alloc::Stats s = alloc::stats();

@@ -1,6 +1,5 @@
 // Tensor as a Python object: iteration, copies, pickling, formatting, and the methods that mirror functions.
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
 
 #include "bind/caster.h"
 #include "families/map.h"
@@ -46,7 +45,7 @@ nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& sha
 
 nb::tuple reduce(nb::handle self) {
   const Tensor& x = unwrap(self.ptr());
-  nb::object make = nb::module_::import_("pullback._core").attr("_rebuild");
+  nb::object make = nb::module_::import_("pullback._functions").attr("_rebuild");  // pickle wants a Python function
   nb::object args = nb::make_tuple(self.type(), self.attr("tobytes")(), x.dtype(), shape_tuple(x.shape()), x->wants_grad);
   nb::object state = attributes(self);
   if (!nb::len(state)) return nb::make_tuple(make, args);
@@ -97,16 +96,6 @@ Dims sizes_of(const nb::args& args, const char* op) {
   return to_dims(args.ptr(), op);
 }
 
-// A function as a method: the attribute binds its first argument, whatever kind of callable it is.
-void attach(nb::module_& m, const std::vector<std::string>& names) {
-  auto* type = reinterpret_cast<PyObject*>(tensor_type);
-  for (const std::string& name : names) {
-    if (!nb::hasattr(m, name.c_str())) continue;
-    nb::object method = nb::steal(PyInstanceMethod_New(nb::object(m.attr(name.c_str())).ptr()));
-    if (!method.is_valid() || PyObject_SetAttrString(type, name.c_str(), method.ptr())) nb::raise_python_error();
-  }
-}
-
 }  // namespace
 
 void bind_objects(nb::module_& m) {
@@ -147,10 +136,6 @@ void bind_objects(nb::module_& m) {
       .def("permute_dims", [](const PyTensor& x, const nb::args& axes) { return permute(x.t, sizes_of(axes, "axes")); },
            "The axes in another order, given one by one or as one tuple.");
   m.def("_rebuild", &rebuild);
-  m.def("_attach_methods", [m](const std::vector<std::string>& names) {
-    nb::module_ module = m;
-    attach(module, names);
-  }, nb::arg("names"), "Makes functions of this module methods of Tensor.");
 }
 
 }  // namespace pb::py

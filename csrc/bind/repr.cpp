@@ -176,9 +176,12 @@ class Printer {
         out += ",";
         line++;
         bool more = k + 1 < list.size();
-        if (!last) out += std::string(size_t(x_.ndim() - axis - 1), '\n') + std::string(indent + 1, ' ');
-        else if (line + 1 + word.size() + (more ? 1 : size_t(x_.ndim())) > kWidth) {
-          out += "\n" + std::string(indent + 1, ' ');
+        if (!last) {
+          out.append(size_t(x_.ndim() - axis - 1), '\n');
+          out.append(indent + 1, ' ');
+        } else if (line + 1 + word.size() + (more ? 1 : size_t(x_.ndim())) > kWidth) {
+          out.push_back('\n');
+          out.append(indent + 1, ' ');
           line = indent + 1;
         } else {
           out += " ";

@@ -1,18 +1,8 @@
 // Views, joining and indexing functions.
-#include <nanobind/stl/vector.h>
+#include <nanobind/stl/string.h>
 
 #include "bind/caster.h"
-#if __has_include("families/gather.h")
 #include "families/gather.h"
-#else
-namespace pb {
-Tensor concat(const std::vector<Tensor>& v, int64_t axis);
-Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value);
-Tensor take(const Tensor& x, const Tensor& indices, int64_t axis);
-Tensor take_along_axis(const Tensor& x, const Tensor& indices, int64_t axis);
-Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values, int64_t axis);
-}  // namespace pb
-#endif
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/transcendental.h"
@@ -68,6 +58,85 @@ Tensor moveaxis(const Tensor& x, const Dims& from, const Dims& to) {
     order[i] = next++;
   }
   return permute(x, order);
+}
+
+using Widths = std::vector<std::pair<int64_t, int64_t>>;
+
+// NumPy's forms: n, (before, after), ((before, after),), or one pair per axis.
+Widths widths_of(nb::handle h, const Tensor& x) {
+  Widths w;
+  if (PyLong_Check(h.ptr())) {
+    int64_t n = nb::cast<int64_t>(h);
+    return Widths(size_t(x.ndim()), {n, n});
+  }
+  auto pair_of = [&](const Dims& d) {
+    if (d.size() < 1 || d.size() > 2)
+      fail<ShapeError>("pad", "a pair of widths has " + std::to_string(d.size()) + " numbers", "give (before, after) per axis", x);
+    return std::pair{d[0], d.back()};
+  };
+  bool flat = true;
+  nb::object list = nb::steal(PySequence_List(h.ptr()));
+  if (!list.is_valid()) nb::raise_python_error();
+  for (nb::handle e : list) flat = flat && PyLong_Check(e.ptr());
+  if (flat) return Widths(size_t(x.ndim()), pair_of(to_dims(list.ptr(), "pad")));
+  for (nb::handle e : list) w.push_back(pair_of(to_dims(e.ptr(), "pad")));
+  if (w.size() == 1) w.resize(size_t(x.ndim()), w[0]);
+  return w;
+}
+
+int64_t wrapped(int64_t i, int64_t period) { return ((i % period) + period) % period; }
+
+// The borders repeat elements of x, so padding is a take per axis.
+Tensor pad_by_index(Tensor x, const Widths& w, const std::string& mode) {
+  if (mode != "edge" && mode != "reflect" && mode != "symmetric" && mode != "wrap")
+    fail<ValueError>("pad", "unknown mode '" + mode + "'", "modes: constant, edge, reflect, symmetric, wrap", x);
+  pad(zeros(Shape(x.ndim(), 0), DType::Bool), w, 0);  // the checks of the widths
+  for (int axis = 0; axis < x.ndim(); axis++) {
+    auto [before, after] = w[size_t(axis)];
+    int64_t n = x.shape()[axis];
+    if (before + after == 0) continue;
+    if (n == 0) fail<ShapeError>("pad", "an empty axis has no elements to repeat", "use mode=\"constant\"", x);
+    Tensor index = empty({before + n + after}, DType::I64);
+    for (int64_t i = -before; i < n + after; i++) {
+      int64_t at = i;
+      if (mode == "edge") at = i < 0 ? 0 : i >= n ? n - 1 : i;
+      else if (mode == "wrap") at = wrapped(i, n);
+      else if (mode == "symmetric") at = (at = wrapped(i, 2 * n)) < n ? at : 2 * n - 1 - at;
+      else if (n == 1) at = 0;
+      else at = (at = wrapped(i, 2 * n - 2)) < n ? at : 2 * n - 2 - at;
+      index.data<int64_t>()[i + before] = at;
+    }
+    x = take_rows(x, index, axis);
+  }
+  return x;
+}
+
+Tensor repeat(const Tensor& x, const Tensor& repeats, int64_t axis) {
+  int a = normalize_axis(axis, x.ndim(), "repeat");
+  int64_t n = x.shape()[a], total = 0;
+  if (!is_integer(repeats.dtype())) fail<DTypeError>("repeat", "the counts must be integers", "cast them", x, repeats);
+  if (repeats.ndim() > 1 || (repeats.size() != 1 && repeats.size() != n))
+    fail<ShapeError>("repeat", "there must be one count, or one per element of the axis", "give an int", x, repeats);
+  Tensor counts = contiguous(cast(broadcast_to(detach(repeats), {n}), DType::I64));
+  for (int64_t i = 0; i < n; i++) {
+    int64_t c = counts.data<int64_t>()[i];
+    if (c < 0 || __builtin_add_overflow(total, c, &total))
+      fail<ValueError>("repeat", "a count is negative or the sum overflows", "counts are at least 0", x);
+  }
+  Tensor index = empty({total}, DType::I64);
+  int64_t* p = index.data<int64_t>();
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t c = counts.data<int64_t>()[i]; c > 0; c--) *p++ = i;
+  return take_rows(x, index, a);
+}
+
+Tensor roll_axes(Tensor x, const Dims& shift, const Dims& axes) {
+  if (shift.size() != axes.size() && shift.size() != 1)
+    fail<ShapeError>("roll", std::to_string(shift.size()) + " shifts for " + std::to_string(axes.size()) + " axes",
+                     "give one shift, or one per axis", x);
+  for (int i = 0; i < axes.size(); i++)
+    x = roll(x, shift[shift.size() == 1 ? 0 : i], normalize_axis(axes[i], x.ndim(), "roll"));
+  return x;
 }
 
 std::vector<Tensor> tensors_of(nb::handle list) {
@@ -144,9 +213,31 @@ void bind_shapes(nb::module_& m) {
     }
     return out;
   }, nb::arg("x"), nb::arg("sections"), nb::arg("axis") = 0, "Equal parts (an int) or parts between cut positions.");
-  m.def("_pad", [](const Operand& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value) {
-    return pad(x.t, widths, value);
-  }, nb::arg("x"), nb::arg("widths"), nb::arg("value"));
+  m.def("pad", [](const Operand& x, nb::handle widths, const std::string& mode, double value) {
+    Widths w = widths_of(widths, x.t);
+    return mode == "constant" ? pad(x.t, w, value) : pad_by_index(x.t, w, mode);
+  }, nb::arg("x"), nb::arg("widths"), nb::kw_only(), nb::arg("mode") = "constant", nb::arg("value") = 0.0,
+        "x with more elements at its borders. widths: an int, (before, after), or one such pair per axis. mode: constant,\n"
+        "edge, reflect, symmetric or wrap, as numpy.pad.\n\nExample:\n"
+        "    >>> pb.pad(pb.asarray([1, 2]), (1, 2)).tolist()\n    [0, 1, 2, 0, 0]");
+  m.def("tile", [](const Operand& x, const Dims& times) { return tile(x.t, times); }, nb::arg("x"), nb::arg("repetitions"),
+        "x side by side, repetitions[i] times along axis i.");
+  m.def("repeat", [](const Operand& x, const Operand& repeats, nb::handle axis) {
+    if (axis.is_none()) return repeat(reshape(x.t, {-1}), repeats.t, 0);
+    return repeat(x.t, repeats.t, nb::cast<int64_t>(axis));
+  }, nb::arg("x"), nb::arg("repeats"), nb::kw_only(), nb::arg("axis").none() = nb::none(),
+        "Each element several times; repeats is one count or one per element of the axis (None: of flat x).");
+  m.def("roll", [](const Operand& x, const Dims& shift, const Axes& axis) {
+    if (axis.all) return reshape(roll_axes(reshape(x.t, {-1}), shift, {0}), x.t.shape());
+    return roll_axes(x.t, shift, axis.axes);
+  }, nb::arg("x"), nb::arg("shift"), nb::kw_only(), nb::arg("axis") = nb::none(),
+        "Elements moved by `shift` places, those that fall off come in again at the start.");
+  m.def("unstack", [](const Operand& x, int64_t axis) {
+    int a = normalize_axis(axis, x.t.ndim(), "unstack");
+    nb::list out;
+    for (int64_t i = 0; i < x.t.shape()[a]; i++) out.append(select(x.t, a, i));
+    return nb::tuple(out);
+  }, nb::arg("x"), nb::kw_only(), nb::arg("axis") = 0, "The slices along an axis, as a tuple of views.");
   m.def("take", [](const Operand& x, const Operand& indices, nb::handle axis) {
     if (axis.is_none()) return take(reshape(x.t, {-1}), indices.t, 0);
     return take(x.t, indices.t, nb::cast<int64_t>(axis));

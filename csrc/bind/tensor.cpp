@@ -5,17 +5,16 @@
 #include <string>
 
 #include "bind/caster.h"
-#if __has_include("families/linear.h")
 #include "families/linear.h"
-#else
-namespace pb { Tensor matmul(const Tensor& a, const Tensor& b); }
-#endif
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
 #include "ops/transcendental.h"
 
 namespace pb::py {
+
+int get_buffer(PyObject* self, Py_buffer* view, int flags);  // interop.cpp
+void release_buffer(PyObject* self, Py_buffer* view);
 
 namespace {
 
@@ -177,6 +176,8 @@ PyType_Slot tensor_slots[] = {
     {Py_mp_subscript, reinterpret_cast<void*>(&subscript)},
     {Py_mp_ass_subscript, reinterpret_cast<void*>(&assign_subscript)},
     {Py_mp_length, reinterpret_cast<void*>(&length)},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(&get_buffer)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(&release_buffer)},
     {0, nullptr}};
 
 PyObject* nested_list(const Tensor& x, int axis, int64_t offset) {

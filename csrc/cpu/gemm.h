@@ -1,24 +1,10 @@
 // The one matrix product: c[m, n] = a[m, k] b[k, n], raw memory, any strides (in elements), float or double.
 #pragma once
-#include <cstdint>
-
+#include "cpu/gemm_args.h"
 #include "tensor/dtype.h"
 
 namespace pb {
 
-struct GemmArgs {
-  int64_t m = 0, n = 0, k = 0;
-  const void* a = nullptr;
-  int64_t a_row = 0, a_col = 0;
-  const void* b = nullptr;
-  int64_t b_row = 0, b_col = 0;
-  void* c = nullptr;
-  int64_t c_row = 0;             // rows of c are contiguous
-  bool accumulate = false;       // c += a b instead of c = a b
-  const void* bias = nullptr;    // Store policy: n values added to every row, or none
-  // Batched use: `batch` products; strides between them (0: shared operand).
-  int64_t batch = 1, a_batch = 0, b_batch = 0, c_batch = 0;
-};
 // The same bits for any number of threads; k is never split. Threads inside. compute is F32 or F64.
 void gemm(Compute compute, const GemmArgs& args);
 

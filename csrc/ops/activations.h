@@ -55,15 +55,20 @@ struct Selu : Map<1> {
 };
 PB_OP(Selu)
 
-// x * Phi(x), through erfc so that the tail keeps its relative accuracy.
+// x * Phi(x). The tail of Phi is density times Mills' ratio: it keeps its relative accuracy, and forward and pull need
+// one exponential.
 struct Gelu : Map<1> {
   static constexpr std::string_view name = "gelu", doc = "x * Phi(x), Phi the normal distribution function.";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V fwd(V x) { return V(0.5) * x * erfc(x * V(-0.707106781186547524401)); }
+  template <Value V> PB_FN static V density(V x) { return V(0.398942280401432677940) * exp(V(-0.5) * x * x); }
+  template <Value V> PB_FN static V cdf(V x, V density) {
+    V tail = density * mills(abs(x));
+    return where(x < V(0), tail, V(1) - tail);
+  }
+  template <Value V> PB_FN static V fwd(V x) { return x * cdf(x, density(x)); }
   template <Value V> PB_FN static V pull(V g, V x) {
-    V cdf = V(0.5) * erfc(x * V(-0.707106781186547524401));
-    V xd = where(abs(x) < V(40), x, V(0));  // the density is 0 far out; x * exp(-inf) must not become NaN
-    return g * (cdf + xd * V(0.398942280401432677940) * exp(V(-0.5) * xd * xd) * where(abs(x) < V(40), V(1), V(0)));
+    V d = density(x);
+    return g * (cdf(x, d) + x * d);
   }
 };
 PB_OP(Gelu)
@@ -76,8 +81,8 @@ struct GeluTanh : Map<1> {
   }
   template <Value V> PB_FN static V fwd(V x) { return x * sigmoid(inner(x)); }
   template <Value V> PB_FN static V pull(V g, V x) {
-    V c = max(min(x, V(12)), V(-12));  // the slope is 0 or 1 beyond
-    V s = sigmoid(inner(c));
+    V s = sigmoid(inner(x));
+    V c = where(abs(x) < V(12), x, V(0));  // beyond, the slope is 0 or 1
     V d = V(1.595769121605730711759) * (V(1) + V(3 * 0.044715) * c * c);
     return g * (s + c * s * (V(1) - s) * d);
   }
@@ -96,13 +101,17 @@ struct Silu : Map<1> {
 };
 PB_OP(Silu)
 
+// tanh(log(1 + e)) = n / (n + 2) with e = exp(x), n = e (e + 2); from x = 20 on it is 1.
 struct Mish : Map<1> {
   static constexpr std::string_view name = "mish", doc = "x * tanh(softplus(x)).";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V fwd(V x) { return x * tanh(softplus(x)); }
+  template <Value V> PB_FN static V fwd(V x) {
+    V e = exp(min(x, V(20))), n = e * (e + V(2));
+    return x * (n / (n + V(2)));
+  }
   template <Value V> PB_FN static V pull(V g, V x) {
-    V t = tanh(softplus(x));
-    return g * (t + x * (V(1) - t * t) * sigmoid(x));
+    V e = exp(min(x, V(20))), n = e * (e + V(2)), r = recip(n + V(2));
+    return g * (n * r + x * (V(4) * e * (e + V(1)) * r * r));
   }
 };
 PB_OP(Mish)

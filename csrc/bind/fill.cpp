@@ -1,0 +1,164 @@
+// Creation functions: tensors that are filled by a rule.
+#include <nanobind/stl/string.h>
+
+#include <cmath>
+#include <optional>
+
+#include "bind/caster.h"
+#include "families/map.h"
+#include "families/view.h"
+#include "tape/node.h"
+
+namespace pb::py {
+
+std::optional<DType> optional_dtype(nb::handle h);  // create.cpp
+void check_device(nb::handle device);
+void bind_fill(nb::module_& m);
+
+namespace {
+
+Tensor range(double start, double stop, double step, DType dtype) {
+  if (step == 0) fail<ValueError>("arange", "the step must not be 0", "use a positive or negative step");
+  double n = std::ceil((stop - start) / step);
+  if (!(n < 1e15)) fail<ShapeError>("arange", "the number of elements overflows or is NaN", "check start, stop and step");
+  Tensor i = cast(arange(n > 0 ? int64_t(n) : 0), is_float(dtype) ? DType::F64 : DType::I64);
+  GradMode off(false);
+  Tensor r = is_float(dtype) ? i * Tensor(step) + Tensor(start) : i * scalar_weak(int64_t(step)) + scalar_weak(int64_t(start));
+  return cast(r, dtype);
+}
+
+// The last value is `stop` itself, not start plus rounded steps.
+Tensor linspace(double start, double stop, int64_t n, bool endpoint, DType dtype) {
+  if (n < 0) fail<ShapeError>("linspace", "the number of values is " + std::to_string(n), "it must be at least 0");
+  Tensor t = empty({n}, DType::F64);
+  auto* p = t.data<double>();
+  double step = (stop - start) / double(std::max<int64_t>(1, endpoint ? n - 1 : n));
+  for (int64_t i = 0; i < n; i++) p[i] = start + double(i) * step;
+  if (endpoint && n > 1) p[n - 1] = stop;
+  return cast(t, dtype);
+}
+
+Tensor eye(int64_t rows, int64_t columns, int64_t k, DType dtype) {
+  Tensor t = zeros({rows, columns}, dtype);
+  int64_t from = k < 0 ? -k : 0;
+  int64_t n = std::min(rows - from, columns - (k > 0 ? k : 0));
+  if (n > 0) copy_into(alias(t, {n}, {columns + 1}, from * columns + (k > 0 ? k : 0)), ones({}, dtype));
+  return t;
+}
+
+// Keeps the elements whose column minus row is at most k (lower) or at least k (upper).
+Tensor triangle(const Tensor& x, int64_t k, bool lower) {
+  const char* op = lower ? "tril" : "triu";
+  if (x.ndim() < 2) fail<ShapeError>(op, "needs at least 2 dimensions", "use expand_dims", x);
+  int64_t rows = x.shape()[x.ndim() - 2], columns = x.shape().back();
+  Tensor keep = empty({rows, columns}, DType::Bool);
+  bool* p = keep.data<bool>();
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < columns; j++) *p++ = lower ? j - i <= k : j - i >= k;
+  return where(keep, x, zeros({}, x.dtype()));
+}
+
+nb::list meshgrid(const nb::args& arrays, const std::string& indexing) {
+  if (indexing != "xy" && indexing != "ij")
+    fail<ValueError>("meshgrid", "unknown indexing '" + indexing + "'", "indexing is \"xy\" or \"ij\"");
+  std::vector<Tensor> in;
+  Shape shape;
+  for (nb::handle h : arrays) {
+    in.push_back(to_tensor(h.ptr()));
+    if (in.back().ndim() > 1) fail<ShapeError>("meshgrid", "takes 1-d tensors", "reshape it to one dimension", in.back());
+    shape.push_back(in.back().size());
+  }
+  int n = shape.size();
+  auto axis_of = [&](int i) { return indexing == "xy" && i < 2 && n > 1 ? 1 - i : i; };
+  if (indexing == "xy" && n > 1) std::swap(shape[0], shape[1]);
+  nb::list out;
+  for (int i = 0; i < n; i++) {
+    Shape s(n, 1);
+    s[axis_of(i)] = in[size_t(i)].size();
+    out.append(broadcast_to(reshape(in[size_t(i)], s), shape));
+  }
+  return out;
+}
+
+double number(nb::handle h) { return nb::cast<double>(nb::float_(h)); }
+
+}  // namespace
+
+void bind_fill(nb::module_& m) {
+  auto none = nb::none();
+  auto dtype_or = [](nb::handle h, DType d) { return optional_dtype(h).value_or(d); };
+  m.def("empty", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return empty(s, dtype_or(d, DType::F32)); },
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("zeros", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return zeros(s, dtype_or(d, DType::F32)); },
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("ones", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return ones(s, dtype_or(d, DType::F32)); },
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("full",
+        [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
+          check_device(dev);
+          DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
+          Tensor out = empty(s, t);
+          copy_into(out, v.t);
+          return out;
+        },
+        nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("arange",
+        [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
+          check_device(dev);
+          bool floats = PyFloat_Check(start.ptr()) || PyFloat_Check(stop.ptr()) || PyFloat_Check(step.ptr());
+          double a = stop.is_none() ? 0 : nb::cast<double>(nb::float_(start));
+          double b = nb::cast<double>(nb::float_(stop.is_none() ? start : stop));
+          return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
+        },
+        nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
+        nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+  m.def("linspace",
+        [=](nb::handle start, nb::handle stop, int64_t num, nb::handle d, nb::handle dev, bool endpoint) {
+          check_device(dev);
+          return linspace(number(start), number(stop), num, endpoint, dtype_or(d, DType::F32));
+        },
+        nb::arg("start"), nb::arg("stop"), nb::arg("num"), nb::kw_only(), nb::arg("dtype").none() = none,
+        nb::arg("device").none() = none, nb::arg("endpoint") = true,
+        "num evenly spaced values from start to stop.\n\nExample:\n    >>> pb.linspace(0, 1, 3).tolist()\n    [0.0, 0.5, 1.0]");
+  m.def("eye",
+        [=](int64_t rows, nb::handle columns, int64_t k, nb::handle d, nb::handle dev) {
+          check_device(dev);
+          return eye(rows, columns.is_none() ? rows : nb::cast<int64_t>(columns), k, dtype_or(d, DType::F32));
+        },
+        nb::arg("n_rows"), nb::arg("n_cols").none() = none, nb::kw_only(), nb::arg("k") = 0, nb::arg("dtype").none() = none,
+        nb::arg("device").none() = none, "A matrix with ones on its k-th diagonal.");
+  m.def("tril", [](const Operand& x, int64_t k) { return triangle(x.t, k, true); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0,
+        "The elements on and below the k-th diagonal of the last two axes, else 0.");
+  m.def("triu", [](const Operand& x, int64_t k) { return triangle(x.t, k, false); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0,
+        "The elements on and above the k-th diagonal of the last two axes, else 0.");
+  auto like = [&](const char* name, double value, const char* doc) {
+    m.def(name,
+          [=](const Operand& x, nb::handle d, nb::handle dev) {
+            check_device(dev);
+            return full(x.t.shape(), value, dtype_or(d, x.t.dtype()));
+          },
+          nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none, doc);
+  };
+  like("zeros_like", 0, "Zeros with the shape and dtype of x.");
+  like("ones_like", 1, "Ones with the shape and dtype of x.");
+  m.def("empty_like",
+        [=](const Operand& x, nb::handle d, nb::handle dev) {
+          check_device(dev);
+          return empty(x.t.shape(), dtype_or(d, x.t.dtype()));
+        },
+        nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
+        "A tensor with the shape and dtype of x whose values are not set.");
+  m.def("full_like",
+        [=](const Operand& x, const Operand& value, nb::handle d, nb::handle dev) {
+          check_device(dev);
+          Tensor out = empty(x.t.shape(), dtype_or(d, x.t.dtype()));
+          copy_into(out, value.t);
+          return out;
+        },
+        nb::arg("x"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
+        "One value everywhere, with the shape and dtype of x.");
+  m.def("meshgrid", &meshgrid, nb::arg("arrays"), nb::kw_only(), nb::arg("indexing") = "xy",
+        "Coordinate tensors of a grid, one per 1-d input.");
+}
+
+}  // namespace pb::py

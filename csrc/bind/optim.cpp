@@ -1,0 +1,265 @@
+// The optimizer driver for Python: pullback.optim holds names, schedules and containers, this the step.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <string>
+
+#include "bind/caster.h"
+#include "families/map.h"
+#include "families/view.h"
+#include "ops/arithmetic.h"
+#include "ops/transcendental.h"
+#include "optim/driver.h"
+
+namespace pb::py {
+
+namespace {
+
+using optim::Driver;
+using optim::HyperInfo;
+using optim::PureStep;
+using optim::Range;
+using optim::RuleRow;
+using optim::StepOptions;
+
+const RuleRow& row_at(int rule) {
+  if (rule < 0 || rule >= optim::rule_count()) fail<ValueError>("optimizer", "no such rule", "see pullback.optim");
+  return optim::rule_row(rule);
+}
+
+void check_hyper(const HyperInfo& info, double v) {
+  bool ok = info.range == Range::Any           ? std::isfinite(v)
+            : info.range == Range::NonNegative ? v >= 0 && std::isfinite(v)
+                                               : v >= 0 && v < 1;
+  if (ok) return;
+  const char* rule = info.range == Range::Any           ? " must be a finite number"
+                     : info.range == Range::NonNegative ? " must be finite and not negative"
+                                                        : " must be in [0, 1)";
+  fail<ValueError>("optimizer", std::string(info.name) + rule + ", got " + std::to_string(v),
+                   "its default is " + std::to_string(info.value));
+}
+
+double number(nb::handle h) {
+  if (PyFloat_CheckExact(h.ptr())) return PyFloat_AS_DOUBLE(h.ptr());
+  double v = PyFloat_AsDouble(h.ptr());
+  if (v == -1 && PyErr_Occurred()) nb::raise_python_error();
+  return v;
+}
+
+// groups: [(rule, params, hyper, weight_decay, decoupled)]; grads: None or one tensor or None per parameter, in order.
+void add_groups(Driver& d, nb::list groups, nb::handle grads) {
+  Py_ssize_t at = 0;
+  for (nb::handle h : groups) {
+    auto t = nb::cast<nb::tuple>(h);
+    const RuleRow& row = row_at(nb::cast<int>(t[0]));
+    auto values = nb::cast<nb::sequence>(t[2]);
+    double hyper[optim::kMaxHyper];
+    for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
+    double decay = number(t[3]);
+    check_hyper({"weight_decay", 0, Range::NonNegative}, decay);
+    d.group(row, hyper, decay, nb::cast<bool>(t[4]));
+    nb::list params = nb::cast<nb::list>(t[1]);
+    for (nb::handle p : params) {
+      if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
+      const Tensor& x = unwrap(p.ptr());
+      if (grads.is_none()) {
+        d.add(x, x->meta ? x->meta->grad : Tensor());
+      } else {
+        PyObject* g = PyList_GetItem(grads.ptr(), at++);
+        if (!g) nb::raise_python_error();
+        d.add(x, g == Py_None ? Tensor() : to_tensor(g));
+      }
+    }
+  }
+}
+
+nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_norm, nb::handle clip_value,
+               nb::handle scale) {
+  StepOptions o;
+  auto positive = [](nb::handle h, const char* name) {
+    double v = number(h);
+    if (!(v > 0)) fail<ValueError>("step", std::string(name) + " must be positive, got " + std::to_string(v), "None is off");
+    return v;
+  };
+  if (!clip_norm.is_none()) o.clip_norm = positive(clip_norm, "clip_norm");
+  if (!clip_value.is_none()) o.clip_value = positive(clip_value, "clip_value");
+  if (!scale.is_none()) o.scale = positive(scale, "scale");
+  if (!std::isfinite(o.scale)) fail<ValueError>("step", "scale must be finite", "None is off");
+  o.measure = !clip_norm.is_none() || !scale.is_none();
+  d.begin();
+  optim::StepResult r;
+  try {
+    add_groups(d, groups, grads);
+    d.prepare(o);
+    {
+      nb::gil_scoped_release unlocked;
+      d.execute();
+    }
+    r = d.commit();
+  } catch (...) {
+    d.release_gradients();
+    throw;
+  }
+  return nb::make_tuple(o.measure ? nb::object(nb::float_(r.norm)) : nb::none(), r.skipped);
+}
+
+// (t, [slots]) of a parameter, or None.
+nb::object get_state(const Driver& d, const Tensor& p) {
+  const optim::State* s = d.find(p);
+  if (!s) return nb::none();
+  nb::list slots;
+  for (const Tensor& t : s->slots) slots.append(nb::cast(t));
+  return nb::make_tuple(s->t, slots);
+}
+
+void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots) {
+  if (t < 0) fail<ValueError>("load_state_dict", "a step count is negative", "the state is damaged");
+  optim::State fresh;
+  fresh.param = p;
+  fresh.t = t;
+  int j = 0;
+  for (nb::handle h : slots) {
+    if (j == optim::kMaxSlots) fail<ValueError>("load_state_dict", "too many states", "the state is damaged");
+    if (!h.is_none()) {
+      Tensor x = to_tensor(h.ptr());
+      if (!(x.shape() == p.shape()))
+        fail<ShapeError>("load_state_dict", "a state has the shape of its parameter", "load the state of this model", p, x);
+      if (!is_float(x.dtype())) fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
+      Tensor own = empty(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32);
+      copy_into(own, x);
+      fresh.slots[j] = own;
+    }
+    j++;
+  }
+  d.forget(p);
+  d.state(p) = std::move(fresh);
+}
+
+// One tensor of the pure form: (p, [slots]).
+nb::tuple pure(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::list hyper, nb::handle weight_decay,
+               bool decoupled, int64_t t) {
+  const RuleRow& row = row_at(rule);
+  if (!is_float(p.dtype())) fail<DTypeError>("update", "only floating tensors can be trained", "cast it first", p);
+  if (!(p.shape() == g.shape())) fail<ShapeError>("update", "a gradient has the shape of its parameter", "check the order", p, g);
+  DType compute = p.dtype() == DType::F64 ? DType::F64 : DType::F32;
+  PureStep s;
+  s.p = cast(p, compute);
+  s.g = cast(g, compute);
+  s.t = t;
+  for (int j = 0; j < row.nslots; j++) s.slots[j] = cast(nb::cast<Tensor>(slots[size_t(j)]), compute);
+  auto scalar = [](nb::handle h, const HyperInfo& info) {
+    Tensor x = is_tensor(h.ptr()) ? unwrap(h.ptr()) : Tensor(number(h));
+    if (x.size() != 1) fail<ShapeError>("update", std::string(info.name) + " must be a number or a 0-d tensor", "pass one value", x);
+    check_hyper(info, item_double(x));
+    return x.weak() ? x : cast(x, DType::F64);
+  };
+  for (int i = 0; i < row.nhyper; i++) {
+    s.hyper[i] = scalar(hyper[size_t(i)], row.hyper[i]);
+    s.plain[i] = item_double(s.hyper[i]);
+    s.tensor_hyper = s.tensor_hyper || !s.hyper[i].weak();
+  }
+  if (s.tensor_hyper)  // prepared in float64, 0-d and strong, so that nothing is rounded on the way
+    for (int i = 0; i < row.nhyper; i++)
+      if (s.hyper[i].weak()) s.hyper[i] = full({}, s.plain[i], DType::F64);
+  Tensor wd = scalar(weight_decay, {"weight_decay", 0, Range::NonNegative});
+  auto mode = wd.weak() && item_double(wd) == 0 ? optim::Decay::None
+              : decoupled                        ? optim::Decay::Decoupled
+                                                 : optim::Decay::Coupled;
+  s.decay = mode == optim::Decay::Decoupled ? s.hyper[0] * wd : wd;
+  if (!s.decay.weak()) s.decay = cast(s.decay, compute);
+  row.pure[int(mode)](s);
+  nb::list out;
+  for (int j = 0; j < row.nslots; j++) out.append(nb::cast(s.slots[j]));
+  return nb::make_tuple(nb::cast(cast(s.p, p.dtype())), out);
+}
+
+std::vector<Tensor> tensors_of(nb::list list) {
+  std::vector<Tensor> v;
+  for (nb::handle h : list) v.push_back(nb::cast<Tensor>(h));
+  return v;
+}
+
+// Raw writes outside the graph.
+void copy_all(nb::list targets, nb::list sources) {
+  auto to = tensors_of(targets), from = tensors_of(sources);
+  for (size_t i = 0; i < to.size(); i++) {
+    if (!(to[i].shape() == from.at(i).shape()))
+      fail<ShapeError>("copy", "a tensor has another shape than its target", "load the state of this model", to[i], from[i]);
+    check_writable(to[i], "copy");
+  }
+  for (size_t i = 0; i < to.size(); i++) {
+    copy_into(to[i], from[i]);
+    to[i]->storage->version++;
+  }
+}
+void scale_all(nb::list tensors, double factor) {
+  GradMode off(false);
+  for (const Tensor& t : tensors_of(tensors)) {
+    const Tensor in[] = {t, Tensor(factor)};
+    map_call_into(map_row<Multiply>(), t, in);
+  }
+}
+void limit_all(nb::list tensors, double bound) {
+  GradMode off(false);
+  const double params[] = {-bound, bound};
+  for (const Tensor& t : tensors_of(tensors)) map_call_into(map_row<Clip>(), t, {&t, 1}, params);
+}
+
+nb::list rules() {
+  nb::list all;
+  for (int i = 0; i < optim::rule_count(); i++) {
+    const RuleRow& r = optim::rule_row(i);
+    nb::list slots, hyper;
+    for (int j = 0; j < r.nslots; j++) slots.append(nb::str(r.slots[j].data()));
+    for (int j = 0; j < r.nhyper; j++) hyper.append(nb::make_tuple(nb::str(r.hyper[j].name.data()), r.hyper[j].value));
+    nb::dict row;
+    row["name"] = nb::str(r.name.data());
+    row["doc"] = nb::str(r.doc.data());
+    row["index"] = i;
+    row["slots"] = nb::tuple(slots);
+    row["hyper"] = nb::tuple(hyper);
+    all.append(row);
+  }
+  return all;
+}
+
+}  // namespace
+
+void bind_optim(nb::module_& m) {
+  nb::class_<Driver>(m, "OptimDriver", "The table, the states and the step of one optimizer.")
+      .def(nb::init<>())
+      .def("step", &step, nb::arg("groups"), nb::arg("grads").none(), nb::arg("clip_norm").none(),
+           nb::arg("clip_value").none(), nb::arg("scale").none(), "(norm or None, skipped).")
+      .def("get_state", &get_state, nb::arg("p"))
+      .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"))
+      .def("forget", [](Driver& d, const Tensor& p) { d.forget(p); }, nb::arg("p"));
+  m.def("optim_rules", &rules, "Rows of the registry of update rules.");
+  m.def("optim_check", [](int rule, nb::list hyper, nb::handle weight_decay) {
+    const RuleRow& row = row_at(rule);
+    for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], number(hyper[size_t(i)]));
+    check_hyper({"weight_decay", 0, Range::NonNegative}, number(weight_decay));
+  }, nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"));
+  m.def("optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"));
+  m.def("optim_pure", &pure, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"), nb::arg("hyper"),
+        nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"));
+  m.def("optim_zero_grad", [](nb::list params) {
+    for (nb::handle p : params) {
+      const Tensor& t = unwrap(p.ptr());
+      if (t->meta) t->meta->grad = Tensor();
+    }
+  }, nb::arg("params"));
+  m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
+  m.def("optim_zeros_like", [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); },
+        nb::arg("p"), "An empty state of p.");
+  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"));
+  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"));
+  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"));
+  m.def("optim_norm", [](nb::list tensors) {
+    bool finite = true;
+    double norm = optim::global_norm(tensors_of(tensors), &finite);
+    return nb::make_tuple(norm, finite);
+  }, nb::arg("tensors"), "(sqrt of the sum of squares, whether all elements are finite).");
+}
+
+}  // namespace pb::py

@@ -1,0 +1,103 @@
+// The register tile of the matrix product: R rows by NV vectors of c stay in registers while k runs.
+#pragma once
+
+namespace pb {
+
+// Rows and vector bytes leave room for two vectors of b and one element of a: 32 registers, or 16.
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64, kMaxRows = 14;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32, kMaxRows = 6;
+#else
+inline constexpr int kVectorBytes = 16, kMaxRows = 4;
+#endif
+inline constexpr int kMaxVectors = 2;
+
+template <class S> struct VectorOf;
+template <> struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+};
+template <> struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
+};
+template <class S> inline constexpr int kLanes = kVectorBytes / int(sizeof(S));
+template <class S> inline constexpr int kColumns = kMaxVectors * kLanes<S>;
+
+template <class S> typename VectorOf<S>::type load_vector(const S* p) {
+  return *reinterpret_cast<const typename VectorOf<S>::unaligned*>(p);
+}
+template <class S> void store_vector(S* p, typename VectorOf<S>::type v) {
+  *reinterpret_cast<typename VectorOf<S>::unaligned*>(p) = v;
+}
+
+// a: R elements per step of k, b: NV vectors per step. `width` columns of c are written, added to what is there if `add`.
+template <class S> struct TileArgs {
+  const S* a;
+  int64_t a_step;
+  const S* b;
+  int64_t b_step;
+  int64_t k;
+  S* c;
+  int64_t c_row;
+  int64_t width;
+  bool add;
+};
+
+template <class S, int R, int NV> void tile(const TileArgs<S>& t) {
+  using V = typename VectorOf<S>::type;
+  constexpr int L = kLanes<S>;
+  V acc[R][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) {
+      acc[i][j] = V{};
+      __builtin_prefetch(t.c + i * t.c_row + j * L, 1);
+    }
+  const S *a = t.a, *b = t.b;
+  for (int64_t p = t.k; p > 0; p--) {
+    V row[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) row[j] = load_vector(b + j * L);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++) {
+      V x = a[i] - V{};  // the same element in every lane
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) acc[i][j] += x * row[j];
+    }
+    a += t.a_step;
+    b += t.b_step;
+  }
+  if (t.width == NV * L) {
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) {
+        S* c = t.c + i * t.c_row + j * L;
+        store_vector(c, t.add ? load_vector(c) + acc[i][j] : acc[i][j]);
+      }
+    return;
+  }
+  S edge[R][NV * L];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) store_vector(&edge[i][j * L], acc[i][j]);
+  for (int i = 0; i < R; i++) {
+    S* c = t.c + i * t.c_row;
+    for (int64_t j = 0; j < t.width; j++) c[j] = t.add ? c[j] + edge[i][j] : edge[i][j];
+  }
+}
+
+// kTiles<S>.fn[v][r]: the tile of r + 1 rows and v + 1 vectors.
+template <class S> struct TileTable {
+  void (*fn[kMaxVectors][kMaxRows])(const TileArgs<S>&);
+};
+template <class S, size_t... R> constexpr TileTable<S> tile_table(std::index_sequence<R...>) {
+  return {{{&tile<S, int(R) + 1, 1>...}, {&tile<S, int(R) + 1, 2>...}}};
+}
+template <class S> inline constexpr TileTable<S> kTiles = tile_table<S>(std::make_index_sequence<kMaxRows>{});
+
+}  // namespace pb

@@ -1,0 +1,98 @@
+// Products with one row: c[n] = a[k] b[k, n]. Memory bound, so b is read where it lies and nothing is packed.
+#pragma once
+#include "cpu/gemm_tile.h"
+
+namespace pb {
+
+inline constexpr int64_t kDepth = 256;  // products summed before the sum meets c
+inline constexpr int kWide = 8;         // vectors of c in registers
+inline constexpr int kSlotRow = 4;
+template <class S> inline constexpr int64_t kVectorColumns = 128;
+
+// a * b + c rounded once wherever the level can, also where a compiler would rather multiply and add apart.
+inline float fused(float a, float b, float c) {
+#if defined(__FMA__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+inline double fused(double a, double b, double c) {
+#if defined(__FMA__)
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// b has rows of neighbours: the same sums as the register tile makes.
+template <class S>
+void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int64_t n, int64_t k, bool add) {
+  using V = typename VectorOf<S>::type;
+  constexpr int L = kLanes<S>;
+  for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
+    int64_t end = k - k0 < kDepth ? k : k0 + kDepth, j = 0;
+    bool adds = add || k0 > 0;
+    for (; j + kWide * L <= n; j += kWide * L) {
+      V acc[kWide];
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; v++) acc[v] = V{};
+      for (int64_t p = k0; p < end; p++) {
+        V x = a[p * a_col] - V{};
+#pragma GCC unroll 8
+        for (int v = 0; v < kWide; v++) acc[v] += x * load_vector(b + p * b_row + j + v * L);
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < kWide; v++)
+        store_vector(c + j + v * L, adds ? load_vector(c + j + v * L) + acc[v] : acc[v]);
+    }
+    for (; j + L <= n; j += L) {
+      V acc{};
+      for (int64_t p = k0; p < end; p++) acc += (a[p * a_col] - V{}) * load_vector(b + p * b_row + j);
+      store_vector(c + j, adds ? load_vector(c + j) + acc : acc);
+    }
+    for (; j < n; j++) {
+      S acc = 0;
+      for (int64_t p = k0; p < end; p++) acc = fused(a[p * a_col], b[p * b_row + j], acc);
+      c[j] = adds ? c[j] + acc : acc;
+    }
+  }
+}
+
+// One scalar product in 256 bytes of partial sums, a layout that does not depend on the vector width.
+template <class S> S dot(const S* a, const S* b, int64_t k) {
+  using V = typename VectorOf<S>::type;
+  constexpr int L = kLanes<S>, N = 256 / kVectorBytes, Lanes = N * L;
+  V acc[N];
+#pragma GCC unroll 16
+  for (int v = 0; v < N; v++) acc[v] = V{};
+  int64_t p = 0;
+  for (; p + Lanes <= k; p += Lanes) {
+#pragma GCC unroll 16
+    for (int v = 0; v < N; v++) acc[v] += load_vector(a + p + v * L) * load_vector(b + p + v * L);
+  }
+  S sums[Lanes];
+#pragma GCC unroll 16
+  for (int v = 0; v < N; v++) store_vector(sums + v * L, acc[v]);
+  for (int64_t i = 0; p + i < k; i++) sums[i] = fused(a[p + i], b[p + i], sums[i]);
+  for (int half = Lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+  return sums[0];
+}
+
+template <class S>
+void vector_product(const S* a, int64_t a_col, const S* b, int64_t b_row, int64_t b_col, S* c, int64_t n, int64_t k,
+                    bool add) {
+  if (b_col == 1 && !(b_row == 1 && n == 1)) return vector_axpy(a, a_col, b, b_row, c, n, k, add);
+  if (a_col != 1) {
+    auto* row = static_cast<S*>(pb_scratch(kSlotRow, size_t(k) * sizeof(S)));
+    for (int64_t p = 0; p < k; p++) row[p] = a[p * a_col];
+    a = row;
+  }
+  for (int64_t j = 0; j < n; j++) {
+    S sum = dot(a, b + j * b_col, k);
+    c[j] = add ? c[j] + sum : sum;
+  }
+}
+
+}  // namespace pb

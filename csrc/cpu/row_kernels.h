@@ -1,0 +1,157 @@
+// The loops of the Row family for one ISA level. A row is read again and again from cache; sums run in kRowLanes
+// partial results merged pairwise, so the bits depend neither on the threads nor on the level (Note [Fixed trees]).
+#pragma once
+#include "cpu/row_table.h"
+#include "families/row_op.h"
+
+namespace pb {
+
+inline constexpr int kRowLanes = 32;
+
+template <Fold F, class S> PB_FN S fold_start() {
+  if constexpr (F == Fold::Max) return -std::numeric_limits<S>::infinity();
+  else return S(0);
+}
+template <Fold F, class S> PB_FN S fold_step(S a, S v) {
+  if constexpr (F == Fold::Max) return v > a ? v : a;
+  else return a + v;
+}
+
+// value(i) is called once for every i in [0, n).
+template <Fold F, class S, class Value> PB_FN S fold_row(int64_t n, Value value) {
+  S lane[kRowLanes];
+  for (int j = 0; j < kRowLanes; j++) lane[j] = fold_start<F, S>();
+  int64_t i = 0;
+  for (; i + kRowLanes <= n; i += kRowLanes)
+#pragma GCC ivdep
+    for (int j = 0; j < kRowLanes; j++) lane[j] = fold_step<F>(lane[j], value(i + j));
+#pragma GCC ivdep
+  for (int j = 0; j < int(n - i); j++) lane[j] = fold_step<F>(lane[j], value(i + j));
+  for (int w = kRowLanes / 2; w; w /= 2)
+    for (int j = 0; j < w; j++) lane[j] = fold_step<F>(lane[j], lane[j + w]);
+  return lane[0];
+}
+
+template <class Op, class S> struct RowJob {
+  const RowCall& call;
+
+  struct Pointers {
+    const S *x0, *x1, *c0, *c1;
+    S* y;
+    PB_FN At<S> read(At<S> e, int64_t i) const {
+      e.x[0] = x0[i];
+      if constexpr (Op::inputs > 1) e.x[1] = x1[i];
+      if constexpr (Op::columns > 0) e.c[0] = c0[i];
+      if constexpr (Op::columns > 1) e.c[1] = c1[i];
+      return e;
+    }
+  };
+
+  template <int P> static PB_FN void passes(const Pointers& p, At<S>& e, int64_t n) {
+    if constexpr (P < kPasses<Op>) {
+      S s = fold_row<Op::folds[P], S>(n, [&](int64_t i) __attribute__((always_inline)) {
+        S v = Op::template pass<P, S>(p.read(e, i));
+        if constexpr (Op::kept == P) p.y[i] = v;
+        return v;
+      });
+      e.s[Op::given + P] = row_finish<Op, P, S>(s, e);
+      passes<P + 1>(p, e, n);
+    }
+  }
+
+  PB_FN void row(int64_t r, S* sum0, S* sum1) const {
+    int64_t n = call.n;
+    Pointers p{static_cast<const S*>(call.x[0]) + r * n, nullptr, static_cast<const S*>(call.c[0]),
+               static_cast<const S*>(call.c[1]), static_cast<S*>(call.out) + r * n};
+    if constexpr (Op::inputs > 1) p.x1 = static_cast<const S*>(call.x[1]) + r * n;
+    At<S> e{};
+    e.n = S(n);
+    e.k = S(call.k);
+    for (int i = 0; i < Op::given; i++) e.s[i] = static_cast<const S*>(call.given[i])[r];
+    passes<0>(p, e, n);
+    for (int i = 0; i < kStats<Op>; i++)
+      if (call.stat[i]) static_cast<S*>(call.stat[i])[r] = e.s[Op::stats[i]];
+    write(p, e, n, sum0, sum1);
+  }
+
+  static PB_FN void write(const Pointers& p, const At<S>& row, int64_t n, S* sum0, S* sum1) {
+    if (Op::sums == 0 || !sum0) {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; i++) {
+        At<S> e = p.read(row, i);
+        if constexpr (Op::kept >= 0) e.kept = p.y[i];
+        p.y[i] = Op::template out<S>(e);
+      }
+      return;
+    }
+    if constexpr (Op::sums > 0) {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < n; i++) {
+        At<S> e = p.read(row, i);
+        p.y[i] = Op::template out<S>(e);
+        sum0[i] += Op::template column<0, S>(e);
+        if constexpr (Op::sums > 1) sum1[i] += Op::template column<1, S>(e);
+      }
+    }
+  }
+
+  static void rows(void* ctx, int64_t begin, int64_t end) {
+    const RowJob& j = *static_cast<RowJob*>(ctx);
+    for (int64_t r = begin; r < end; r++) j.row(r, nullptr, nullptr);
+  }
+  static void blocks(void* ctx, int64_t begin, int64_t end) {
+    const RowJob& j = *static_cast<RowJob*>(ctx);
+    int64_t n = j.call.n;
+    for (int64_t b = begin; b < end; b++) {
+      S* sum[2] = {};
+      for (int i = 0; i < Op::sums; i++) {
+        sum[i] = static_cast<S*>(j.call.column[i]) + b * n;
+        for (int64_t c = 0; c < n; c++) sum[i][c] = S(0);
+      }
+      int64_t first = b * j.call.block_rows, last = first + j.call.block_rows;
+      if (last > j.call.rows) last = j.call.rows;
+      for (int64_t r = first; r < last; r++) j.row(r, sum[0], sum[1]);
+    }
+  }
+};
+
+template <class S> struct MergeJob {
+  S* sum;
+  int64_t blocks, n;
+  static void run(void* ctx, int64_t begin, int64_t end) {
+    const MergeJob& j = *static_cast<MergeJob*>(ctx);
+    for (int64_t b = 1; b < j.blocks; b++) {
+      const S* from = j.sum + b * j.n;
+#pragma GCC ivdep
+      for (int64_t c = begin; c < end; c++) j.sum[c] += from[c];
+    }
+  }
+};
+
+inline int64_t row_grain(int64_t n) { return 65536 / (n + 1) + 1; }
+
+// The total column sums end in the first block.
+template <class Op, class S> void row_kernel(const RowCall& call) {
+  RowJob<Op, S> job{call};
+  if (!call.column[0]) {
+    pb_parallel_for(call.rows, row_grain(call.n), &RowJob<Op, S>::rows, &job);
+    return;
+  }
+  int64_t blocks = (call.rows + call.block_rows - 1) / call.block_rows;
+  pb_parallel_for(blocks, row_grain(call.n * call.block_rows), &RowJob<Op, S>::blocks, &job);
+  for (int i = 0; i < Op::sums; i++) {
+    MergeJob<S> merge{static_cast<S*>(call.column[i]), blocks, call.n};
+    pb_parallel_for(call.n, 65536 / (blocks + 1) + 1, &MergeJob<S>::run, &merge);
+  }
+}
+
+// The ops of ops/rows.h in the order of the text.
+template <int I> struct RowAt;
+template <int N> struct RowKernelTable {
+  RowKernels row[N];
+};
+template <size_t... I> constexpr RowKernelTable<int(sizeof...(I))> row_kernel_table(std::index_sequence<I...>) {
+  return {{RowKernels{{&row_kernel<typename RowAt<int(I)>::type, float>, &row_kernel<typename RowAt<int(I)>::type, double>}}...}};
+}
+
+}  // namespace pb

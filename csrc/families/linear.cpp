@@ -1,0 +1,274 @@
+#include "families/linear.h"
+
+#include "cpu/dispatch.h"
+#include "cpu/gemm_table.h"
+#include "families/map.h"
+#include "families/reduce.h"
+#include "families/view.h"
+
+namespace pb {
+
+void gemm(Compute compute, const GemmArgs& args) {
+  static const auto& kernels = *static_cast<const GemmKernels*>(isa_table("gemm"));
+  kernels.run[int(compute)](args);
+}
+
+namespace {
+
+// A stack of matrices anywhere in memory.
+struct Stack {
+  const void* data;
+  int64_t row, col;
+  Shape batch;
+  Strides strides;
+};
+Stack stack_of(const Tensor& t, bool transposed) {
+  int n = t.ndim();
+  Stack s{t.raw(), n > 1 ? t.strides()[n - 2] : 0, t.strides()[n - 1], t.shape(), t.strides()};
+  s.batch.resize(n > 2 ? n - 2 : 0);
+  s.strides.resize(n > 2 ? n - 2 : 0);
+  if (transposed) std::swap(s.row, s.col);
+  return s;
+}
+
+// Axes of the batch that advance together in both operands become one; size 1 disappears.
+struct Batches {
+  Dims size, a, b, c;
+};
+Batches coalesce(const Shape& batch, const Strides& a, const Strides& b, int64_t matrix) {
+  Batches r;
+  Strides c = contiguous_strides(batch);
+  for (int i = 0; i < batch.size(); i++) {
+    if (batch[i] == 1) continue;
+    int last = r.size.size() - 1;
+    if (last >= 0 && r.a[last] == a[i] * batch[i] && r.b[last] == b[i] * batch[i]) {
+      r.size[last] *= batch[i];
+      r.a[last] = a[i], r.b[last] = b[i], r.c[last] = c[i] * matrix;
+    } else {
+      r.size.push_back(batch[i]);
+      r.a.push_back(a[i]), r.b.push_back(b[i]), r.c.push_back(c[i] * matrix);
+    }
+  }
+  return r;
+}
+
+// c of shape batch + (m, n), contiguous. Rows of a that share one b are folded into m; one batch axis goes to the
+// kernel, any further ones are walked here.
+void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const Shape& batch) {
+  int64_t bytes = itemsize(dtype_of(compute));
+  Batches r = coalesce(batch, broadcast_strides(a.batch, a.strides, batch),
+                       broadcast_strides(b.batch, b.strides, batch), g.m * g.n);
+  g.a_row = a.row, g.a_col = a.col;
+  g.b_row = b.row, g.b_col = b.col;
+  g.c_row = g.n;
+  int n = r.size.size();
+  if (n && r.b[n - 1] == 0 && (g.m == 1 || r.a[n - 1] == g.m * g.a_row)) {
+    if (g.m == 1) g.a_row = r.a[n - 1];
+    g.m *= r.size[n - 1];
+    n--;
+  }
+  int wide = 0;  // the longest axis is the kernel's
+  for (int i = 1; i < n; i++)
+    if (r.size[i] > r.size[wide]) wide = i;
+  int64_t calls = 1;
+  for (int i = 0; i < n; i++)
+    if (i != wide) calls *= r.size[i];
+  if (n) g.batch = r.size[wide], g.a_batch = r.a[wide], g.b_batch = r.b[wide], g.c_batch = r.c[wide];
+  for (int64_t call = 0; call < calls; call++) {
+    int64_t at_a = 0, at_b = 0, at_c = 0, rest = call;
+    for (int i = n - 1; i >= 0; i--) {
+      if (i == wide) continue;
+      int64_t x = rest % r.size[i];
+      rest /= r.size[i];
+      at_a += x * r.a[i], at_b += x * r.b[i], at_c += x * r.c[i];
+    }
+    GemmArgs one = g;
+    one.a = static_cast<const char*>(a.data) + at_a * bytes;
+    one.b = static_cast<const char*>(b.data) + at_b * bytes;
+    one.c = static_cast<char*>(g.c) + at_c * bytes;
+    gemm(compute, one);
+  }
+}
+
+Tensor staged(const Tensor& t, Compute c) {
+  return t.dtype() == dtype_of(c) ? t : cast(detach(t), dtype_of(c));
+}
+
+// a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n.
+Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor& bias0, const Shape& batch,
+               const Shape& out_shape, DType dtype) {
+  GradMode off(false);
+  Compute compute = compute_of(dtype);
+  Tensor a = staged(a0, compute), b = staged(b0, compute), bias;
+  Tensor out = empty(out_shape, dtype_of(compute));
+  if (out.size()) {
+    GemmArgs g;
+    g.m = a.ndim() > 1 ? a.shape()[a.ndim() - 2] : 1;
+    g.k = a.shape().back();
+    g.n = out_shape.back();
+    g.c = out.raw();
+    if (bias0) {
+      bias = staged(bias0, compute);
+      if (!bias.contiguous()) bias = clone(bias);
+      g.bias = bias.raw();
+    }
+    multiply(compute, g, stack_of(a, false), stack_of(b, transposed), batch);
+  }
+  return out.dtype() == dtype ? out : cast(out, dtype);
+}
+
+Tensor transposed(const Tensor& t) { return swap_axes(t, -1, -2); }
+
+// All leading axes as one.
+Tensor flat(const Tensor& t) {
+  if (t.ndim() == 2) return t;
+  int64_t rows = 1;
+  for (int i = 0; i + 1 < t.ndim(); i++) rows *= t.shape()[i];
+  return reshape(t, {rows, t.shape().back()});
+}
+
+Tensor plus(const Tensor& a, const Tensor& b) { return a && b ? a + b : a ? a : b; }
+
+Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
+  Shape batch_a = a.shape(), batch_b = b.shape();
+  batch_a.resize(a.ndim() - 2);
+  batch_b.resize(b.ndim() - 2);
+  Shape batch = broadcast(batch_a, batch_b, "matmul"), shape = batch;
+  shape.push_back(a.shape()[a.ndim() - 2]);
+  shape.push_back(b.shape().back());
+  count(shape, "matmul");
+  Tensor out = product(a, b, false, Tensor(), batch, shape, dtype);
+  if (!is_float(dtype)) return out;
+  std::vector<Saved> saved;
+  if (any_wants(a, b)) saved = {wants_node(b) ? Saved(a) : Saved(), wants_node(a) ? Saved(b) : Saved()};
+  Shape shape_a = a.shape(), shape_b = b.shape();
+  record("matmul", {a, b}, out, std::move(saved), [shape_a, shape_b](const Slots& s, const PullArgs& p) {
+    const Tensor& g = p.g[0];
+    if (p.need(0)) p.gin[0] = sum_to_shape(matmul(g, transposed(s[1])), shape_a);
+    if (!p.need(1)) return;
+    Tensor a = s[0];
+    bool shared = shape_b.size() == 2;  // one product over all leading axes instead of a sum of products
+    p.gin[1] = shared ? matmul(transposed(flat(a)), flat(g)) : sum_to_shape(matmul(transposed(a), g), shape_b);
+  });
+  push_forward({a, b}, out, [](const Tensor* p, const Tensor* t, const Tensor&) {
+    return plus(t[0] ? matmul(t[0], p[1]) : Tensor(), t[1] ? matmul(p[0], t[1]) : Tensor());
+  });
+  return out;
+}
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  if (a.ndim() == 0 || b.ndim() == 0)
+    fail<ShapeError>("matmul", "a 0-d operand has no axis to sum over", "scale by a number with *", a, b);
+  int64_t inner = b.shape()[b.ndim() > 1 ? b.ndim() - 2 : 0];
+  if (a.shape().back() != inner)
+    fail<ShapeError>("matmul", "inner sizes differ, " + std::to_string(a.shape().back()) + " and " + std::to_string(inner),
+                     "the last axis of the first operand meets the last but one of the second (its only one if it is "
+                     "1-d); x.mT swaps the last two",
+                     a, b);
+  const Tensor both[] = {a, b};
+  DType dtype = result_dtype(both, "matmul");
+  Tensor x = is_float(dtype) ? cast(a, dtype) : a, y = is_float(dtype) ? cast(b, dtype) : b;
+  if (x.ndim() > 1 && y.ndim() > 1) return matmul_stacks(x, y, dtype);
+  bool row = x.ndim() == 1, column = y.ndim() == 1;
+  if (row) x = reshape(x, {1, inner});
+  if (column) y = reshape(y, {inner, 1});
+  Tensor out = matmul_stacks(x, y, dtype);
+  Shape shape = out.shape();
+  if (row) shape.erase(shape.size() - 2);
+  if (column) shape.erase(shape.size() - 1);
+  return reshape(out, shape);
+}
+
+Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
+  if (weight0.ndim() != 2) fail<ShapeError>("linear", "the weight must be 2-d, (out, in)", "reshape it", weight0);
+  if (x0.ndim() == 0 || x0.shape().back() != weight0.shape()[1])
+    fail<ShapeError>("linear", "inner sizes differ: the last axis of x must be the weight's second",
+                     "the weight has shape (out, in)", x0, weight0);
+  if (bias0 && !(bias0.shape() == Shape{weight0.shape()[0]}))
+    fail<ShapeError>("linear", "the bias must have one element per row of the weight", "its shape is (out,)", bias0,
+                     weight0);
+  const Tensor all[] = {x0, weight0, bias0 ? bias0 : weight0};
+  DType dtype = result_dtype(all, "linear");
+  if (!is_float(dtype)) {
+    Tensor y = matmul(x0, transposed(weight0));
+    return bias0 ? y + bias0 : y;
+  }
+  Tensor x = cast(x0, dtype), weight = cast(weight0, dtype), bias = bias0 ? cast(bias0, dtype) : Tensor();
+  Shape batch = x.shape(), shape = x.shape();
+  batch.resize(x.ndim() > 2 ? x.ndim() - 2 : 0);
+  shape[x.ndim() - 1] = weight.shape()[0];
+  count(shape, "linear");
+  Tensor out = product(x, weight, true, bias, batch, shape, dtype);
+  std::vector<Saved> saved;
+  if (any_wants(x, weight)) saved = {wants_node(weight) ? Saved(x) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
+  record("linear", {x, weight, bias}, out, std::move(saved), [](const Slots& s, const PullArgs& p) {
+    const Tensor& g = p.g[0];
+    if (p.need(0)) p.gin[0] = matmul(g, s[1]);
+    if (p.need(1)) p.gin[1] = matmul(transposed(flat(g)), flat(s[0]));
+    if (p.need(2)) p.gin[2] = g.ndim() > 1 ? sum(flat(g), {0}) : g;
+  });
+  push_forward({x, weight, bias}, out, [](const Tensor* p, const Tensor* t, const Tensor& y) {
+    Tensor r = plus(t[0] ? linear(t[0], p[1], Tensor()) : Tensor(), t[1] ? linear(p[0], t[1], Tensor()) : Tensor());
+    return t[2] ? r ? r + t[2] : broadcast_to(t[2], y.shape()) : r;
+  });
+  return out;
+}
+
+Tensor tensordot(const Tensor& a, const Tensor& b, const Dims& axes_a, const Dims& axes_b) {
+  if (axes_a.size() != axes_b.size())
+    fail<ShapeError>("tensordot", "the two lists of axes have different lengths", "pair each axis of a with one of b", a, b);
+  Dims order_a, order_b, used_a(a.ndim(), 0), used_b(b.ndim(), 0), sum_a, sum_b;
+  int64_t inner = 1, rows = 1, cols = 1;
+  for (int i = 0; i < axes_a.size(); i++) {
+    int p = normalize_axis(axes_a[i], a.ndim(), "tensordot"), q = normalize_axis(axes_b[i], b.ndim(), "tensordot");
+    if (used_a[p]++ || used_b[q]++)
+      fail<ShapeError>("tensordot", "an axis is named twice", "name each axis once", a, b);
+    if (a.shape()[p] != b.shape()[q])
+      fail<ShapeError>("tensordot", "axis " + std::to_string(p) + " of the first and axis " + std::to_string(q) +
+                       " of the second operand have different sizes", "paired axes must have the same size", a, b);
+    sum_a.push_back(p), sum_b.push_back(q);
+    inner *= a.shape()[p];
+  }
+  Shape shape;
+  for (int i = 0; i < a.ndim(); i++)
+    if (!used_a[i]) order_a.push_back(i), shape.push_back(a.shape()[i]), rows *= a.shape()[i];
+  for (int64_t i : sum_a) order_a.push_back(i);
+  for (int64_t i : sum_b) order_b.push_back(i);
+  for (int i = 0; i < b.ndim(); i++)
+    if (!used_b[i]) order_b.push_back(i), shape.push_back(b.shape()[i]), cols *= b.shape()[i];
+  Tensor x = reshape(permute(a, order_a), {rows, inner}), y = reshape(permute(b, order_b), {inner, cols});
+  return reshape(matmul(x, y), shape);
+}
+
+Tensor vecdot(const Tensor& a, const Tensor& b, int64_t axis) {
+  int n = a.ndim() > b.ndim() ? a.ndim() : b.ndim();
+  if (a.ndim() == 0 || b.ndim() == 0)
+    fail<ShapeError>("vecdot", "a 0-d operand has no axis to sum over", "scale by a number with *", a, b);
+  int at = normalize_axis(axis, n, "vecdot");
+  auto last = [&](const Tensor& t) {  // the summed axis goes to the end
+    Shape s = t.shape();
+    while (s.size() < n) s.insert(0, 1);
+    Dims order;
+    for (int i = 0; i < n; i++)
+      if (i != at) order.push_back(i);
+    order.push_back(at);
+    return permute(s.size() == t.ndim() ? t : reshape(t, s), order);
+  };
+  Tensor x = last(a), y = last(b);
+  if (x.shape().back() != y.shape().back())
+    fail<ShapeError>("vecdot", "the summed axes have different sizes", "only the other axes broadcast", a, b);
+  Tensor r = matmul(expand_dims(x, -2), expand_dims(y, -1));
+  Shape shape = r.shape();
+  shape.resize(shape.size() - 2);
+  return reshape(r, shape);
+}
+
+Tensor outer(const Tensor& a, const Tensor& b) {
+  if (a.ndim() != 1 || b.ndim() != 1)
+    fail<ShapeError>("outer", "both operands must be 1-d", "flatten them with reshape(x, -1)", a, b);
+  return reshape(a, {a.size(), 1}) * b;
+}
+
+}  // namespace pb

@@ -1,0 +1,228 @@
+// Layer, root-mean-square, group and batch normalisation.
+#include "families/row.h"
+#include "families/row_call.h"
+
+namespace pb {
+
+namespace {
+
+Tensor ones_like_row(const Tensor& x) { return ones({x.shape().back()}, x.dtype()); }
+Tensor zeros_like_row(const Tensor& x) { return zeros({x.shape().back()}, x.dtype()); }
+Tensor times(const Tensor& x, const Tensor& weight) { return weight ? x * weight : x; }
+Tensor plus(const Tensor& x, const Tensor& bias) { return bias ? x + bias : x; }
+
+void layer_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+  Tensor x = s[0], w = s[1], g = a.g[0];
+  Tensor scale = w ? w : ones_like_row(x);
+  bool sums = a.need(1) || a.need(2);
+  if (plain_pull(g, x, w)) {
+    RowResult r = row_run<LayerNormPull>({g, x}, {scale}, {s[2], s[3]}, 0, sums);
+    if (a.need(0)) a.gin[0] = r.y;
+    if (a.need(1)) a.gin[1] = r.column[0];
+    if (a.need(2)) a.gin[2] = r.column[1];
+    return;
+  }
+  // The kept statistics have no edge to x, so the graph makes them anew.
+  At<Tensor> f = row_numbers<LayerNorm>({x}, {}, {}, eps);
+  At<Tensor> e = row_numbers<LayerNormPull>({g, x}, {scale}, {f.s[0], f.s[1]});
+  if (a.need(0)) a.gin[0] = LayerNormPull::out(e);
+  if (a.need(1)) a.gin[1] = sum_rows(LayerNormPull::column<0>(e));
+  if (a.need(2)) a.gin[2] = sum_rows(g);
+}
+
+Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double eps) {
+  if (x.size() == 0) return plus(times(x, w), b);
+  Tensor scale = w ? w : ones_like_row(x), shift = b ? b : zeros_like_row(x);
+  if (has_tangent(x) || has_tangent(w) || has_tangent(b)) return row_graph<LayerNorm>({x}, {scale, shift}, {}, eps);
+  RowResult r = row_run<LayerNorm>({x}, {scale, shift}, {}, eps);
+  std::vector<Saved> saved;
+  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(r.stat[0]), Saved(r.stat[1])};
+  record("layer_norm", {x, w, b}, r.y, std::move(saved),
+         [eps](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps); });
+  return r.y;
+}
+
+void rms_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+  Tensor x = s[0], w = s[1], g = a.g[0];
+  Tensor scale = w ? w : ones_like_row(x);
+  if (plain_pull(g, x, w)) {
+    RowResult r = row_run<RmsNormPull>({g, x}, {scale}, {s[2]}, 0, a.need(1));
+    if (a.need(0)) a.gin[0] = r.y;
+    if (a.need(1)) a.gin[1] = r.column[0];
+    return;
+  }
+  At<Tensor> f = row_numbers<RmsNorm>({x}, {}, {}, eps);
+  At<Tensor> e = row_numbers<RmsNormPull>({g, x}, {scale}, {f.s[0]});
+  if (a.need(0)) a.gin[0] = RmsNormPull::out(e);
+  if (a.need(1)) a.gin[1] = sum_rows(RmsNormPull::column<0>(e));
+}
+
+Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps) {
+  if (x.size() == 0) return times(x, w);
+  Tensor scale = w ? w : ones_like_row(x);
+  if (has_tangent(x) || has_tangent(w)) return row_graph<RmsNorm>({x}, {scale}, {}, eps);
+  RowResult r = row_run<RmsNorm>({x}, {scale}, {}, eps);
+  std::vector<Saved> saved;
+  if (any_wants(x, w)) saved = {Saved(x), Saved(w), Saved(r.stat[0])};
+  record("rms_norm", {x, w}, r.y, std::move(saved),
+         [eps](const Slots& s, const PullArgs& a) { rms_norm_pull(s, a, eps); });
+  return r.y;
+}
+
+// The shape of the normalised axes, which must be the last ones.
+Shape normal_shape(const Tensor& x, const Dims& axes, const char* op) {
+  if (x.ndim() == 0) fail<ShapeError>(op, "a 0-d tensor has no axis to normalise over", "give x an axis", x);
+  Dims named(x.ndim(), 0);
+  for (int64_t axis : axes) named[normalize_axis(axis, x.ndim(), op)]++;
+  Shape shape;
+  for (int i = 0; i < x.ndim(); i++) {
+    if (named[i] != (i >= x.ndim() - axes.size()) || axes.size() == 0)
+      fail<ShapeError>(op, "the axes " + to_string(axes) + " are not the last ones, each named once",
+                       "move them to the end with pb.moveaxis", x);
+    if (named[i]) shape.push_back(x.shape()[i]);
+  }
+  return shape;
+}
+
+void check_parameter(const Tensor& t, const Shape& shape, const char* op, const char* name) {
+  if (bool(t) && !(t.shape() == shape))
+    fail<ShapeError>(op, std::string(name) + " must have shape " + to_string(shape), "it scales or shifts one element each", t);
+}
+
+// The promoted type of x and its parameters, as one float type that rows compute in; f's result is cast back.
+struct Typed {
+  Tensor x, w, b;
+  DType result;
+};
+Typed typed(const Tensor& input, const Tensor& w, const Tensor& b, const char* op) {
+  Typed t{as_float(input), w, b, DType::F32};
+  std::vector<Tensor> in{t.x};
+  if (w) in.push_back(w);
+  if (b) in.push_back(b);
+  t.result = result_dtype(in, op);
+  DType compute = row_compute(t.result);
+  t.x = cast(t.x, compute);
+  if (w) t.w = cast(w, compute);
+  if (b) t.b = cast(b, compute);
+  return t;
+}
+
+Tensor flat(const Tensor& t) { return bool(t) && t.ndim() != 1 ? reshape(t, {t.size()}) : t; }
+
+// x with the normalised axes as one, when there are several.
+Tensor merged(const Tensor& x, int axes) {
+  if (axes == 1) return x;
+  Shape s;
+  for (int i = 0; i < x.ndim() - axes; i++) s.push_back(x.shape()[i]);
+  int64_t n = 1;
+  for (int i = x.ndim() - axes; i < x.ndim(); i++) n *= x.shape()[i];
+  s.push_back(n);
+  return reshape(x, s);
+}
+
+}  // namespace
+
+Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, const Dims& axes, double eps) {
+  Shape shape = normal_shape(input, axes, "layer_norm");
+  check_parameter(weight, shape, "layer_norm", "weight");
+  check_parameter(bias, shape, "layer_norm", "bias");
+  Typed t = typed(input, weight, bias, "layer_norm");
+  Tensor y = layer_norm_rows(merged(t.x, axes.size()), flat(t.w), flat(t.b), eps);
+  return cast(axes.size() == 1 ? y : reshape(y, input.shape()), t.result);
+}
+
+Tensor rms_norm(const Tensor& input, const Tensor& weight, const Dims& axes, double eps) {
+  Shape shape = normal_shape(input, axes, "rms_norm");
+  check_parameter(weight, shape, "rms_norm", "weight");
+  Typed t = typed(input, weight, {}, "rms_norm");
+  Tensor y = rms_norm_rows(merged(t.x, axes.size()), flat(t.w), eps);
+  return cast(axes.size() == 1 ? y : reshape(y, input.shape()), t.result);
+}
+
+namespace {
+
+// (C) as (C, 1, ...), to meet (N, C, ...).
+Tensor per_channel(const Tensor& t, int ndim) {
+  if (!t) return t;
+  Shape s(ndim - 1, 1);
+  s[0] = t.size();
+  return reshape(t, s);
+}
+
+void check_channels(const Tensor& x, const char* op) {
+  if (x.ndim() < 2) fail<ShapeError>(op, "x must have the shape (batch, channels, ...)", "add the missing axes", x);
+}
+
+}  // namespace
+
+Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  check_channels(input, "group_norm");
+  int64_t channels = input.shape()[1];
+  if (groups < 1 || channels % groups)
+    fail<ShapeError>("group_norm", std::to_string(channels) + " channels do not split into " + std::to_string(groups) + " groups",
+                     "the number of groups must divide the number of channels", input);
+  check_parameter(weight, {channels}, "group_norm", "weight");
+  check_parameter(bias, {channels}, "group_norm", "bias");
+  Typed t = typed(input, weight, bias, "group_norm");
+  Tensor w = per_channel(t.w, input.ndim()), b = per_channel(t.b, input.ndim());
+  Tensor y = t.x;
+  if (y.size()) {
+    int64_t rows = input.shape()[0] * groups;
+    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps), input.shape());
+  }
+  return cast(plus(times(y, w), b), t.result);
+}
+
+namespace {
+
+Dims batch_axes(const Tensor& x) {
+  Dims axes{0};
+  for (int i = 2; i < x.ndim(); i++) axes.push_back(i);
+  return axes;
+}
+
+// running = (1 - momentum) * running + momentum * now, outside the graph; saved slots on it see the write.
+void update_running(const Tensor& running, const Tensor& now, double momentum) {
+  GradMode off(false);
+  Tensor old = detach(running);
+  copy_into(old, old * Tensor(1 - momentum) + cast(reshape(detach(now), running.shape()), row_compute(old.dtype())) * Tensor(momentum));
+  running->storage->version++;
+}
+
+}  // namespace
+
+Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
+                  const Tensor& bias, bool training, double momentum, double eps) {
+  const char* op = "batch_norm";
+  check_channels(input, op);
+  Shape shape{input.shape()[1]};
+  check_parameter(running_mean, shape, op, "running_mean");
+  check_parameter(running_var, shape, op, "running_var");
+  check_parameter(weight, shape, op, "weight");
+  check_parameter(bias, shape, op, "bias");
+  if (!training && !(bool(running_mean) && bool(running_var)))
+    fail<ValueError>(op, "without training=True the running statistics are needed", "pass running_mean and running_var", input);
+  Typed t = typed(input, weight, bias, op);
+  int nd = input.ndim();
+  Tensor w = per_channel(t.w, nd), b = per_channel(t.b, nd);
+  if (!training) {
+    Tensor scale = times(rsqrt(cast(per_channel(detach(running_var), nd), t.x.dtype()) + Tensor(eps)), w);
+    Tensor centre = cast(per_channel(detach(running_mean), nd), t.x.dtype());
+    return cast(plus((t.x - centre) * scale, b), t.result);
+  }
+  int64_t count = shape[0] ? input.size() / shape[0] : 0;
+  if (input.size() && count == 1)
+    fail<ShapeError>(op, "training needs more than one value per channel", "use a larger batch, or training=False", input);
+  if (input.size() == 0) return cast(plus(times(t.x, w), b), t.result);
+  for (const Tensor& r : {running_mean, running_var})
+    if (r) check_writable(r, op);
+  Dims axes = batch_axes(t.x);
+  Tensor centre = mean(t.x, axes, true);
+  Tensor d = t.x - centre;
+  Tensor spread = mean(square(d), axes, true);
+  if (running_mean) update_running(running_mean, centre, momentum);
+  if (running_var) update_running(running_var, spread * Tensor(double(count) / double(count - 1)), momentum);
+  return cast(plus(d * times(rsqrt(spread + Tensor(eps)), w), b), t.result);
+}
+
+}  // namespace pb

@@ -1,0 +1,116 @@
+// The optimizer driver: one call steps every tensor of every group, whatever the rule.
+//
+// Note [The table of a step]
+// Tensors are cut into chunks of at most kChunk elements; the table of tensors and chunks persists and is rebuilt only
+// when a parameter, its memory or its rule changes. A step is at most two parallel passes over it: `measure` (only for
+// clip_norm and scale: reads g) and `update` (reads p, g, states; writes p, states). Chunks and the sums over them
+// depend on shapes alone, and the sums of tensors are added in sorted order, so that the bits of a result depend
+// neither on the number of threads nor on the grouping. A step allocates nothing once its states exist.
+#pragma once
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "cpu/optim_table.h"
+#include "optim/registry.h"
+
+namespace pb::optim {
+
+// What one parameter keeps between steps.
+struct State {
+  Tensor param;
+  int64_t t = 0;  // steps taken
+  Tensor slots[kMaxSlots];
+};
+
+struct StepOptions {
+  double clip_norm = -1, clip_value = -1;  // negative: off
+  double scale = 1;                        // gradients are divided by it
+  bool measure = false;                    // norm and finite check
+};
+
+struct StepResult {
+  double norm = 0;       // of the gradients divided by scale, before clipping; only with `measure`
+  bool skipped = false;  // a gradient was not finite: nothing changed
+};
+
+class Driver {
+ public:
+  // A step: begin, then for each group `group` and its tensors in order, then prepare, execute, commit.
+  // An undefined g leaves p as it is.
+  void begin();
+  void group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled);
+  void add(const Tensor& p, const Tensor& g);
+  void prepare(const StepOptions& options);
+  void execute();  // touches no handle: may run without the interpreter lock
+  StepResult commit();
+  void release_gradients();
+
+  const State* find(const Tensor& p) const;
+  State& state(const Tensor& p);
+  void forget(const Tensor& p) {
+    states_.erase(p.impl());
+    changed_ = true;
+  }
+
+ private:
+  struct Group {
+    const RuleRow* rule;
+    double hyper[kMaxHyper];
+    double decay;
+    Decay mode;
+    int64_t t;     // of the last prepared Step
+    size_t step;   // its place in steps_
+  };
+  struct Entry {
+    Tensor p, g;
+    State* state;
+    const RuleRow* rule;
+    void* address;
+    int64_t n;
+    DType compute;
+    bool direct_p, direct_g, active;
+    size_t group, step;
+    size_t chunk;  // the first
+    size_t chunks;
+    void* slots[kMaxSlots];
+  };
+  struct Chunk {
+    size_t entry;
+    int64_t begin, n;
+    int64_t at;  // elements before it in the table
+  };
+  struct Block {
+    double v[kMaxStep];
+  };
+
+  bool same(const Entry& e, const Tensor& p) const;
+  void rebuild();
+  void prepare_entry(Entry& e);
+  double measure();
+  void measure_chunk(size_t c);
+  void update_chunk(size_t c);
+  template <void (Driver::*F)(size_t)> static void pass(void* self, int64_t begin, int64_t end);
+
+  std::unordered_map<TensorImpl*, State> states_;
+  std::vector<Group> groups_;
+  std::vector<Entry> entries_;
+  std::vector<Chunk> chunks_;
+  std::vector<Block> steps_;
+  std::vector<double> sums_;    // of squares, by chunk
+  std::vector<double> totals_;  // of squares, by tensor
+  size_t cursor_ = 0;
+  int64_t elements_ = 0;
+  bool changed_ = true;
+  bool finite_ = true;
+  double multiplier_ = 1;
+  StepOptions options_;
+  StepResult result_;
+};
+
+void check_parameter(const Tensor& p);  // throws what makes p unfit for training
+
+// sqrt of the sum of squares of all tensors, as the driver adds them.
+double global_norm(std::span<const Tensor> tensors, bool* finite);
+
+}  // namespace pb::optim

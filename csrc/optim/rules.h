@@ -1,0 +1,9 @@
+// Every update rule. A rule's number is its place in this text.
+#pragma once
+#include "optim/rule.h"
+
+namespace pb::optim { constexpr int kFirstRule = __COUNTER__ + 1; }
+#include "optim/sgd.h"
+#include "optim/adam.h"
+#include "optim/average.h"
+namespace pb::optim { constexpr int kRules = __COUNTER__ - kFirstRule; }

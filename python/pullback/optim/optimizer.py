@@ -1,0 +1,289 @@
+"""The base of all optimizers: groups, the step, states and the pure form. Arithmetic happens in the compiled driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .. import _core as C
+from .._core import GraphError, Tensor
+from . import pure, state
+
+__all__ = ["Optimizer"]
+
+Group = dict[str, Any]
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group] | Mapping[str, Tensor] | None
+
+RULES: dict[str, dict[str, Any]] = {row["name"]: row for row in C.optim_rules()}
+
+# Keys that a group may hold besides the optimizer's own keywords; schedulers keep theirs here.
+_EXTRA = {"params", "names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+
+
+def _read(group: Group, key: str) -> Any:
+    """The value of a rule's hyper-parameter: beta1 stands in group["betas"][0]."""
+    if key in group:
+        return group[key]
+    return group[key[:-1] + "s"][int(key[-1]) - 1]
+
+
+class Optimizer:
+    """Steps parameters in place by an update rule; one compiled call per step for all tensors of all groups.
+
+    Use a subclass such as `SGD` or `AdamW`. A parameter is updated when it has a gradient; those without keep their
+    value, their states and their step count. Any value in `param_groups` may be changed at any time.
+
+    Attributes:
+        param_groups: one dict per group: "params" (a list of tensors) and the keywords, such as "lr".
+        last_norm: 2-norm of all gradients of the last step, after unscaling and before clipping; None when neither
+            clip_norm nor scale was given.
+        last_skipped: the last step found a gradient that is not finite and changed nothing.
+    """
+
+    def __init__(self, params: Params, **defaults: Any) -> None:
+        self.defaults = defaults
+        self.param_groups: list[Group] = []
+        self.last_norm: float | None = None
+        self.last_skipped = False
+        self._driver = C.OptimDriver()
+        self._check(defaults)
+        if params is None:
+            return
+        for group in _as_groups(params):
+            self.add_param_group(group)
+
+    def _rule(self, group: Group) -> str:
+        """Name of the compiled rule for these keywords."""
+        raise NotImplementedError
+
+    # ---- groups
+
+    def add_param_group(self, group: Group) -> None:
+        """Adds a dict with "params" and keywords that differ from the defaults.
+
+        Raises:
+            TypeError: a key that is no keyword of this optimizer, or something that is not a tensor.
+            ValueError: no parameters, a parameter that is there already, a keyword out of range.
+        """
+        kind = type(self).__name__
+        unknown = set(group) - set(self.defaults) - _EXTRA
+        if unknown:
+            raise TypeError(
+                f"{kind}: a group has no keyword {sorted(unknown)[0]!r}\n"
+                f"help: keywords are params, {', '.join(self.defaults)}"
+            )
+        if "params" not in group:
+            raise TypeError(f'{kind}: a group needs the key "params"\nhelp: {{"params": [...], "lr": 0.1}}')
+        names, tensors = _named(group["params"], kind)
+        if not tensors:
+            raise ValueError(f"{kind}: got an empty parameter list\nhelp: pass model.parameters()")
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for p in tensors:
+            C.optim_check_parameter(p)
+            if id(p) in known:
+                raise ValueError(f"{kind}: a parameter appears twice\nhelp: name each tensor in one group, once")
+            known.add(id(p))
+        full: Group = {**self.defaults, **group, "params": tensors}
+        if names:
+            full["names"] = names
+        self._check(full)
+        self.param_groups.append(full)
+
+    def _check(self, group: Group) -> None:
+        betas = group.get("betas")
+        if betas is not None and (not isinstance(betas, (tuple, list)) or len(betas) != len(self.defaults["betas"])):
+            raise ValueError(
+                f"{type(self).__name__}: betas must be {len(self.defaults['betas'])} numbers, got {betas!r}\n"
+                f"help: the default is {self.defaults['betas']}"
+            )
+        row = RULES[self._rule(group)]
+        C.optim_check(row["index"], [float(_read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    # ---- the step
+
+    def zero_grad(self) -> None:
+        """Sets the `.grad` of every parameter to None."""
+        for group in self.param_groups:
+            C.optim_zero_grad(group["params"])
+
+    def step(
+        self,
+        closure: Callable[[], Tensor] | None = None,
+        *,
+        grads: Any = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        scale: float | None = None,
+    ) -> Tensor | None:
+        """Updates every parameter that has a gradient.
+
+        Args:
+            closure: computes and returns the scalar loss and does not call backward; its gradient replaces `.grad`.
+            grads: gradients to use instead of `.grad`: a list in the order of the parameters, or a dict by name.
+                None stands for no gradient.
+            clip_norm: the gradients of all groups together are scaled to at most this 2-norm.
+            clip_value: each element is limited to [-clip_value, clip_value], after clip_norm.
+            scale: the factor that the loss was multiplied by; gradients are divided by it first.
+
+        With clip_norm or scale, a gradient that is not finite makes the step change nothing: parameters, states and
+        step counts stay, and `last_skipped` is True.
+
+        Returns:
+            What closure returned, else None.
+
+        Raises:
+            GraphError: no parameter has a gradient, or the closure called backward or returned no differentiable loss.
+            ShapeError, DTypeError: a gradient does not fit its parameter.
+            ValueError: a keyword is out of its range.
+        """
+        loss = None
+        if closure is not None:
+            if grads is not None:
+                raise ValueError("step: got a closure and grads\nhelp: give one of them")
+            loss = self._differentiate(closure)
+        if not self.param_groups:
+            raise ValueError("step: this optimizer has no parameters\nhelp: use init and update, or pass params")
+        rows = [self._pack(group) for group in self.param_groups]
+        ordered = None if grads is None else self._order(grads)
+        self.last_norm, self.last_skipped = self._driver.step(rows, ordered, clip_norm, clip_value, scale)
+        return loss
+
+    def _pack(self, group: Group) -> tuple[int, list[Tensor], list[float], float, bool]:
+        row = RULES[self._rule(group)]
+        values = [_read(group, key) for key, _ in row["hyper"]]
+        return row["index"], group["params"], values, group["weight_decay"], group["decoupled"]
+
+    def _differentiate(self, closure: Callable[[], Tensor]) -> Tensor:
+        self.zero_grad()
+        before = C._set_grad_enabled(True)
+        try:
+            loss = closure()
+            if not isinstance(loss, Tensor) or loss.size != 1:
+                raise GraphError("step: the closure must return the loss, a tensor of one element\nhelp: return loss")
+            if any(p.grad is not None for p in self._parameters()):
+                raise GraphError("step: the closure called backward\nhelp: it only computes and returns the loss")
+            if not loss.requires_grad:
+                raise GraphError("step: the loss of the closure does not depend on a tensor that requires grad")
+            loss.backward()
+        finally:
+            C._set_grad_enabled(before)
+        return loss
+
+    def _order(self, grads: Any) -> list[Tensor | None]:
+        params = self._parameters()
+        if isinstance(grads, Mapping):
+            names = [name for group in self.param_groups for name in group.get("names", ())]
+            if len(names) == len(params):
+                unknown = set(grads) - set(names)
+                if unknown:
+                    raise ValueError(f"step: grads names an unknown parameter {sorted(unknown)[0]!r}")
+                return [grads.get(name) for name in names]
+            grads = grads.values()
+        ordered = list(grads)
+        if len(ordered) != len(params):
+            raise ValueError(
+                f"step: got {len(ordered)} gradients for {len(params)} parameters\nhelp: give one, or None, for each"
+            )
+        return ordered
+
+    # ---- states
+
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """Everything that a continued run needs, as a flat dict of tensors and plain values.
+
+        Keys: "rule"; "groups.<j>.<keyword>"; "state.<i>.step" and "state.<i>.<slot>", where i numbers the parameters
+        through all groups. Tensors are copies unless `copy` is False.
+        """
+        return state.save(self, copy)
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Takes what `state_dict` returned, or the state dict of the `torch.optim` class of the same name.
+
+        Raises:
+            ValueError: another optimizer, other groups, or missing or unknown entries.
+            ShapeError: a state of another shape. The optimizer is unchanged then.
+        """
+        state.load(self, d)
+
+    def bytes_per_step(self) -> int:
+        """Bytes that a step reads and writes at least: parameters twice, gradients once, states twice."""
+        total = 0
+        for group in self.param_groups:
+            slots = len(RULES[self._rule(group)]["slots"])
+            for p in group["params"]:
+                size = p.dtype.itemsize
+                total += p.size * (3 * size + 2 * slots * max(size, 4))
+        return total
+
+    # ---- the pure form
+
+    def init(self, params: Any) -> dict[str, Any]:
+        """The state of the pure form: {"step": 0, <slot>: zeros in the structure of params}.
+
+        Args:
+            params: tensors in nested dicts, lists and tuples.
+        """
+        return pure.init(RULES[self._rule(self.defaults)], params)
+
+    def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
+        """One step as a function: (new params, new state); nothing is written in place.
+
+        Differentiable in params, grads, the state and every keyword; keywords may be 0-d tensors and replace those of
+        the constructor. A gradient of None leaves its parameter as it is.
+
+        >>> opt = pb.optim.SGD(lr=0.5)
+        >>> p = {"w": pb.tensor([1.0])}
+        >>> new, state = opt.update(p, {"w": pb.tensor([1.0])}, opt.init(p), lr=0.25)
+        >>> new["w"].tolist()
+        [0.75]
+        """
+        unknown = set(hyper) - set(self.defaults)
+        if unknown:
+            raise TypeError(
+                f"update: {type(self).__name__} has no keyword {sorted(unknown)[0]!r}\n"
+                f"help: keywords are {', '.join(self.defaults)}"
+            )
+        group = {**self.defaults, **hyper}
+        row = RULES[self._rule(group)]
+        values = [_read(group, key) for key, _ in row["hyper"]]
+        return pure.update(row, params, grads, state, values, group["weight_decay"], group["decoupled"])
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            words = [f"{k}={v!r}" for k, v in group.items() if k not in ("params", "names")]
+            lines.append(f"  group {i}: {len(group['params'])} tensors, {', '.join(words)}")
+        return "\n".join([*lines, ")"])
+
+
+def _as_groups(params: Any) -> list[Group]:
+    if isinstance(params, Tensor):
+        raise TypeError("optimizer: params is one tensor\nhelp: pass a list: [x]")
+    if isinstance(params, Mapping):
+        return [{"params": list(params.items())}]
+    try:
+        items = list(params)
+    except TypeError:
+        raise TypeError(
+            f"optimizer: params is {type(params).__name__}, not an iterable\nhelp: pass model.parameters()"
+        ) from None
+    if items and all(isinstance(item, Mapping) for item in items):
+        return [dict(item) for item in items]
+    return [{"params": items}]
+
+
+def _named(params: Any, kind: str) -> tuple[list[str], list[Tensor]]:
+    if isinstance(params, Tensor):
+        params = [params]
+    items = list(params.items()) if isinstance(params, Mapping) else list(params)
+    names = [item[0] for item in items if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)]
+    if names and len(names) != len(items):
+        raise TypeError(f"{kind}: some parameters have names and some have not\nhelp: name all or none")
+    tensors = [item[1] for item in items] if names else items
+    for p in tensors:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{kind}: a parameter is {type(p).__name__}, not a tensor\nhelp: pass model.parameters()")
+    return names, tensors
