@@ -103,7 +103,7 @@ template <class S> struct WeightGrad {
         const S* from = g + image * s.o * s.oh * s.ow + y0 * s.ow;
         if (few) {
           for (int64_t o = 0; o < s.o; o++)
-            pack_plane(turned + o * height * filled(), height, filled(), from + o * s.oh * s.ow, height, s.ow, 0, 1, 0, 1);
+            pack_plane(turned + o * height * filled(), height, filled(), 0, from + o * s.oh * s.ow, height, s.ow, 0, 1, 0, 1);
           add_lane_products(d, rows, off + first, planes, turned, height);
         } else {
           turn_strips(turned, from, height * s.ow);
