@@ -78,7 +78,7 @@ def tensor(x):
 
 
 def array(x):
-    return np.asarray(x.numpy())
+    return np.array(x.numpy())  # a copy: .numpy() shares memory
 
 
 def run(cls, hyper, starts, grads, **step):
