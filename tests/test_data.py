@@ -5,15 +5,15 @@ import gc
 import gzip
 import multiprocessing
 import os
+import pathlib
 import struct
 import subprocess
 import sys
 import threading
 import time
 
-import pytest
-
 import pullback as pb
+import pytest
 from pullback.data import DataLoader, RandomWindows, TensorDataset, Text, Windows, batch_rng, collate
 
 
@@ -50,7 +50,12 @@ def test_tensor_dataset_refuses_other_lengths(tensors):
 
 def test_collate():
     Pair = collections.namedtuple("Pair", "a b")
-    batch = collate([{"x": pb.ones(2), "t": (1, 2.5), "p": Pair(True, "s"), "l": [3]}, {"x": pb.zeros(2), "t": (2, 1.0), "p": Pair(False, "t"), "l": [4]}])
+    batch = collate(
+        [
+            {"x": pb.ones(2), "t": (1, 2.5), "p": Pair(True, "s"), "l": [3]},
+            {"x": pb.zeros(2), "t": (2, 1.0), "p": Pair(False, "t"), "l": [4]},
+        ]
+    )
     assert batch["x"].tolist() == [[1, 1], [0, 0]]
     assert batch["t"][0].tolist() == [1, 2] and batch["t"][0].dtype == pb.int64
     assert batch["t"][1].tolist() == [2.5, 1.0] and batch["t"][1].dtype == pb.float32
@@ -180,7 +185,10 @@ def test_worker_processes_are_spawned_and_stay():
     plain = DataLoader(Squares(), 5, shuffle=True)
     assert pb.sum(pb.matmul(pb.ones((64, 64)), pb.ones((64, 64)))).item() == 64**3  # the parent has used threads
     epochs = [list(c) for _ in range(2)]
-    assert [[(b["square"].tolist(), b["noise"].tolist()) for b in e] for e in epochs] == [content(plain), content(plain)]
+    assert [[(b["square"].tolist(), b["noise"].tolist()) for b in e] for e in epochs] == [
+        content(plain),
+        content(plain),
+    ]
     pids = [{p for b in e for p in b["pid"].tolist()} for e in epochs]
     assert os.getpid() not in pids[0] | pids[1] and len(pids[0] | pids[1]) <= 2
     next(iter(c))  # left early
@@ -228,7 +236,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     assert done.returncode == -9, done.stderr
     pid = int(done.stdout)
     for _ in range(100):
-        if not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] == "Z":
+        if not os.path.exists(f"/proc/{pid}") or pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
             return
         time.sleep(0.1)
     pytest.fail("the worker outlives its parent")
@@ -343,7 +351,9 @@ def test_mnist_with_test_files_only(tmp_path):
     write_mnist(tmp_path, "t10k", 10_000)
     train, test = pb.data.mnist(tmp_path), pb.data.mnist(tmp_path, train=False)
     assert (len(train), len(test)) == (9000, 1000)
-    assert test[0][0].tolist() == TensorDataset(*train.tensors)[9000 % 64 + 0][0].tolist()  # the values repeat every 64 images
+    assert (
+        test[0][0].tolist() == TensorDataset(*train.tensors)[9000 % 64 + 0][0].tolist()
+    )  # the values repeat every 64 images
 
 
 @pytest.mark.parametrize(
@@ -419,6 +429,11 @@ def test_windows():
     assert x.tolist() == [5, 6, 7, 8] and y.tolist() == [6, 7, 8, 9]
     x, y = w.batch(pb.tensor([0, 5]))
     assert x.tolist() == [[0, 1, 2, 3], [5, 6, 7, 8]] and y.tolist() == [[1, 2, 3, 4], [6, 7, 8, 9]]
+    spaced = Windows(pb.arange(10), 3, stride=3)  # 0..2, 3..5, 6..8: code 9 is a target
+    assert len(spaced) == 3 and spaced[2][1].tolist() == [7, 8, 9]
+    assert spaced.batch(pb.tensor([1]))[0].tolist() == [[3, 4, 5]] and len(Windows(pb.arange(9), 3, stride=3)) == 2
+    with pytest.raises(ValueError, match="stride must be at least 1"):
+        Windows(pb.arange(10), 3, stride=0)
     with pytest.raises(IndexError, match="index 6 is out of range for 6 windows"):
         w[6]
     for codes, length in ((pb.arange(4), 4), (pb.arange(4), 0), (pb.ones((2, 9)), 3)):

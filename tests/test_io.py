@@ -10,12 +10,25 @@ import sys
 import zlib
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 from pullback import io
 
-DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64".split()
+DTYPES = [
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+]
 
 
 def raw_file(path, header, data=b"", length=None):
@@ -83,7 +96,10 @@ def test_loaded_memory_does_not_depend_on_the_file(tmp_path):
 
 
 def test_tensors_are_aligned_in_the_file(tmp_path):
-    pb.save(tmp_path / "f", {"b": pb.ones(3, dtype=pb.bool), "d": pb.ones(2, dtype=pb.float64), "h": pb.ones(1, dtype=pb.int16)})
+    pb.save(
+        tmp_path / "f",
+        {"b": pb.ones(3, dtype=pb.bool), "d": pb.ones(2, dtype=pb.float64), "h": pb.ones(1, dtype=pb.int16)},
+    )
     raw = (tmp_path / "f").read_bytes()
     length = int.from_bytes(raw[:8], "little")
     assert length % 8 == 0

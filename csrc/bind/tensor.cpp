@@ -5,11 +5,7 @@
 #include <string>
 
 #include "bind/caster.h"
-#if __has_include("families/linear.h")
 #include "families/linear.h"
-#else
-namespace pb { Tensor matmul(const Tensor& a, const Tensor& b); }
-#endif
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"

@@ -176,11 +176,12 @@ def text(path: str | os.PathLike[str]) -> Text:
 
 
 class Windows:
-    """All windows of a sequence of codes: item i is (codes i .. i+length-1, the same moved by one).
+    """Windows of a sequence of codes: item i is (`length` codes from i * stride on, the same moved by one).
 
     Args:
         codes: a 1-D integer tensor.
         length: of a window.
+        stride: from one window to the next.
 
     Example:
         >>> x, y = pb.data.Windows(pb.arange(6), 3)[1]
@@ -188,26 +189,33 @@ class Windows:
         ([1, 2, 3], [2, 3, 4])
     """
 
-    def __init__(self, codes: Any, length: int):
+    def __init__(self, codes: Any, length: int, stride: int = 1):
+        if stride < 1:
+            raise ValueError(
+                f"Windows: stride must be at least 1, got {stride}\nhelp: stride=length leaves no code out"
+            )
         if codes.ndim != 1 or not 1 <= length < codes.shape[0]:
             raise pb.ShapeError(
                 f"Windows: windows of {length} codes do not fit codes of shape {codes.shape}\n"
                 "help: pass 1-D codes with at least one element more than a window"
             )
-        self.codes, self.length = codes, length
+        self.codes, self.length, self.stride = codes, length, stride
 
     def __len__(self) -> int:
-        return self.codes.shape[0] - self.length
+        return (self.codes.shape[0] - self.length - 1) // self.stride + 1
 
     def __getitem__(self, i: int) -> tuple[Any, Any]:
         if not -len(self) <= i < len(self):
             raise IndexError(f"Windows: index {i} is out of range for {len(self)} windows\nhelp: use 0 <= i < len()")
-        i %= len(self)
+        i = i % len(self) * self.stride
         return self.codes[i : i + self.length], self.codes[i + 1 : i + 1 + self.length]
 
     def batch(self, indices: Any) -> tuple[Any, Any]:
         """Windows at `indices`: two int64 tensors of shape (len(indices), length)."""
-        at = pb.expand_dims(indices, 1) + pb.arange(self.length)
+        return self._from(indices * self.stride)
+
+    def _from(self, starts: Any) -> tuple[Any, Any]:
+        at = pb.expand_dims(starts, 1) + pb.arange(self.length)
         return pb.take(self.codes, at, axis=0), pb.take(self.codes, at + 1, axis=0)
 
 
@@ -235,4 +243,4 @@ class RandomWindows(Windows):
 
     def batch(self, indices: Any) -> tuple[Any, Any]:
         places = self.codes.shape[0] - self.length
-        return super().batch(pb.random.randint(0, places, (indices.shape[0],), rng=batch_rng()))
+        return self._from(pb.random.randint(0, places, (indices.shape[0],), rng=batch_rng()))

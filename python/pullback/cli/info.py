@@ -1,0 +1,46 @@
+"""`python -m pullback info` and `ops`."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pullback as pb
+
+
+def info() -> int:
+    """Prints what this build is and what it finds on this machine."""
+    stats = pb.memory_stats()
+    rows = {
+        "pullback": pb.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, kernels {pb.isa_level()}",
+        "threads": pb.get_num_threads(),
+        "cuda": _cuda(),
+        "memory": ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in stats.items()),
+        "headers": pb.get_include(),
+    }
+    for name, value in rows.items():
+        print(f"{name:<9} {value}")
+    return 0
+
+
+def _cuda() -> str:
+    if not any(Path(pb.__file__).parent.glob("_cuda*.so")):
+        return "not built"
+    try:
+        count = pb.cuda.device_count() if pb.cuda.is_available() else 0
+    except (ImportError, AttributeError):
+        count = 0
+    return f"built, {count} device(s)" if count else "built, no device found"
+
+
+def ops() -> int:
+    """Prints the registry, one op on a line."""
+    table = pb.ops()
+    columns = [key for key in table[0] if key != "doc"] if table else []
+    text = [[str(row.get(key, "")) for key in columns] for row in table]
+    widths = [max(len(line[i]) for line in [columns, *text]) for i in range(len(columns))]
+    for line, doc in zip([columns, *text], ["doc", *(row.get("doc", "") for row in table)], strict=True):
+        print("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)), doc, sep="  ")
+    return 0
