@@ -61,6 +61,32 @@ def _rebuild(*args: Any) -> Tensor:
     return C._rebuild(*args)
 
 
+def gelu(x: Tensor, *, approximate: str = "none", saved: str | None = None) -> Tensor:
+    """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes Hendrycks and Gimpel's formula.
+
+    >>> round(pb.gelu(pb.tensor(1.0)).item(), 5)
+    0.84134
+    """
+    if approximate == "none":
+        return C.gelu(x, saved=saved)
+    if approximate == "tanh":
+        return C.gelu_tanh(x, saved=saved)
+    raise ValueError(f'gelu: unknown approximate={approximate!r}\nhelp: use "none" or "tanh"')
+
+
+def dropout(x: Tensor, p: float = 0.5, *, training: bool = True, rng: C.Generator | None = None) -> Tensor:
+    """x / (1 - p) with probability 1 - p, else 0; x itself when not training. The mask is drawn again in backward.
+
+    >>> pb.dropout(pb.ones((4,)), training=False).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability that an element becomes 0")
+    if not training or p == 0.0:
+        return x
+    return C.where(False, x, 0.0) if p == 1.0 else C._dropout(x, p=p, rng=rng)
+
+
 class _Hook:
     """What register_hook returns; remove() takes the hook away again."""
 
