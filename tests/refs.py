@@ -19,6 +19,10 @@ def _softplus(x):
     return np.logaddexp(x, 0.0)
 
 
+def _mills(x):
+    return np.sqrt(np.pi / 2) * np.exp(x * x / 2) * _erfc(x / np.sqrt(2))
+
+
 _A, _S = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 MAP: dict[str, Callable[..., np.ndarray]] = {
@@ -72,6 +76,7 @@ MAP: dict[str, Callable[..., np.ndarray]] = {
     "atan": np.arctan,
     "erf": _erf,
     "erfc": _erfc,
+    "_mills": _mills,
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.round,
@@ -96,10 +101,22 @@ MAP: dict[str, Callable[..., np.ndarray]] = {
     "relu6": lambda x: np.clip(x, 0, 6),
     "hardsigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
     "hardswish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "_squared_error": lambda a, b: (a - b) ** 2,
+    "_absolute_error": lambda a, b: np.abs(a - b),
+    "_huber": lambda a, b, delta=1.0: np.where(
+        np.abs(a - b) <= delta, (a - b) ** 2 / 2, delta * (np.abs(a - b) - delta / 2)
+    ),
+    "_smooth_l1": lambda a, b, beta=1.0: np.where(
+        np.abs(a - b) < beta, (a - b) ** 2 / (2 * beta), np.abs(a - b) - beta / 2
+    ),
+    "_bce_with_logits": lambda a, b: np.logaddexp(0, a) - a * b,
+    "_kl_div": lambda a, b: np.where(b > 0, b * (np.log(np.where(b > 0, b, 1)) - a), b * 0 - b * a),
 }
 
 #: Other constants than the defaults, where a row has any.
 OTHER_PARAMETERS = {
+    "_huber": {"delta": 0.5},
+    "_smooth_l1": {"beta": 2.0},
     "_clip": {"min": -0.5, "max": 2.0},
     "leaky_relu": {"negative_slope": 0.2},
     "elu": {"alpha": 0.7},

@@ -13,6 +13,9 @@
 
 namespace pb::py {
 
+int get_buffer(PyObject* self, Py_buffer* view, int flags);  // interop.cpp
+void release_buffer(PyObject* self, Py_buffer* view);
+
 namespace {
 
 // A right-hand side that is no number, tensor or array: let Python try the other operand.
@@ -173,6 +176,8 @@ PyType_Slot tensor_slots[] = {
     {Py_mp_subscript, reinterpret_cast<void*>(&subscript)},
     {Py_mp_ass_subscript, reinterpret_cast<void*>(&assign_subscript)},
     {Py_mp_length, reinterpret_cast<void*>(&length)},
+    {Py_bf_getbuffer, reinterpret_cast<void*>(&get_buffer)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(&release_buffer)},
     {0, nullptr}};
 
 PyObject* nested_list(const Tensor& x, int axis, int64_t offset) {

@@ -9,6 +9,22 @@ inline constexpr int kWide = 8;         // vectors of c in registers
 inline constexpr int kSlotRow = 4;
 template <class S> inline constexpr int64_t kVectorColumns = 128;
 
+// a * b + c rounded once wherever the level can, also where a compiler would rather multiply and add apart.
+inline float fused(float a, float b, float c) {
+#if defined(__FMA__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+inline double fused(double a, double b, double c) {
+#if defined(__FMA__)
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // b has rows of neighbours: the same sums as the register tile makes.
 template <class S>
 void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int64_t n, int64_t k, bool add) {
@@ -37,7 +53,7 @@ void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int
     }
     for (; j < n; j++) {
       S acc = 0;
-      for (int64_t p = k0; p < end; p++) acc += a[p * a_col] * b[p * b_row + j];
+      for (int64_t p = k0; p < end; p++) acc = fused(a[p * a_col], b[p * b_row + j], acc);
       c[j] = adds ? c[j] + acc : acc;
     }
   }
@@ -58,7 +74,7 @@ template <class S> S dot(const S* a, const S* b, int64_t k) {
   S sums[Lanes];
 #pragma GCC unroll 16
   for (int v = 0; v < N; v++) store_vector(sums + v * L, acc[v]);
-  for (int64_t i = 0; p + i < k; i++) sums[i] += a[p + i] * b[p + i];
+  for (int64_t i = 0; p + i < k; i++) sums[i] = fused(a[p + i], b[p + i], sums[i]);
   for (int half = Lanes / 2; half > 0; half /= 2)
     for (int i = 0; i < half; i++) sums[i] += sums[i + half];
   return sums[0];

@@ -81,8 +81,8 @@ struct GeluTanh : Map<1> {
   }
   template <Value V> PB_FN static V fwd(V x) { return x * sigmoid(inner(x)); }
   template <Value V> PB_FN static V pull(V g, V x) {
-    V c = max(min(x, V(12)), V(-12));  // the slope is 0 or 1 beyond
-    V s = sigmoid(inner(c));
+    V s = sigmoid(inner(x));
+    V c = where(abs(x) < V(12), x, V(0));  // beyond, the slope is 0 or 1
     V d = V(1.595769121605730711759) * (V(1) + V(3 * 0.044715) * c * c);
     return g * (s + c * s * (V(1) - s) * d);
   }

@@ -48,7 +48,11 @@ class Run {
 
   std::vector<Tensor> go(std::span<const Tensor> roots, std::span<const Tensor> cotangents) {
     if (!wrt_.empty()) mark_needed(roots);
-    for (size_t i = 0; i < roots.size(); i++) send(edge_of_root(roots[i]), cotangents[i]);
+    for (size_t i = 0; i < roots.size(); i++) {
+      Edge e = edge_of(roots[i]);
+      send(e, cotangents[i]);
+      drop(e.node);
+    }
     while (!queue_.empty()) {
       std::pop_heap(queue_.begin(), queue_.end(), older);
       Node* n = queue_.back();
@@ -64,8 +68,6 @@ class Run {
   }
 
  private:
-  static Edge edge_of_root(const Tensor& t) { return edge_of(t); }
-
   // Only nodes on a path to a wanted tensor run. Producers are older, so one sweep by age settles it.
   void mark_needed(std::span<const Tensor> roots) {
     std::vector<Node*> all, stack;
@@ -170,12 +172,13 @@ class Run {
 
   void step(Node* n) {
     n->pending = false;
-    size_t outs = 1 + n->cotangents.size();
+    size_t outs = std::max<size_t>(n->outputs, 1 + n->cotangents.size());
     std::vector<Tensor>& g = outputs_;
     g.clear();
     g.push_back(std::exchange(n->cotangent, Tensor()));
     for (Tensor& c : n->cotangents) g.push_back(std::exchange(c, Tensor()));
     n->cotangents.clear();
+    if (g.size() < n->outputs) g.resize(n->outputs);
     for (size_t h = 0; h < n->hooks.size(); h++)
       if (n->hook_index[h] < outs && g[n->hook_index[h]])
         if (Tensor changed = n->hooks[h].second(g[n->hook_index[h]])) g[n->hook_index[h]] = changed;

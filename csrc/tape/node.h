@@ -26,6 +26,7 @@ struct Node {
   uint32_t refs = 1;
   bool pending = false;   // queued in the running backward
   bool released = false;  // saved slots are gone
+  uint32_t outputs = 1;
   uint64_t seq;
   Tensor cotangent;               // of output 0, while a backward runs
   std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
@@ -113,6 +114,7 @@ void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Te
   for (const Tensor& t : inputs) wanted = wanted || wants_node(t);
   if (!wanted || !mode().grad) return;
   auto* n = new FnNode<F>(op, std::move(saved), std::move(f));
+  n->outputs = uint32_t(outs.size());
   n->edges.reserve(inputs.size());
   for (const Tensor& t : inputs) n->edges.push_back(edge_of(t));
   for (size_t i = 0; i < outs.size(); i++)

@@ -42,16 +42,16 @@ template <int K> PB_FN float exp_scaled(float x) {
   uint32_t half = e.biased >> 1;
   return exp_polynomial(e.r) * float_of(half << 23) * float_of((e.biased - half) << 23);
 }
+PB_FN float exp(float x) {
+  float c = x > 89.0f ? 89.0f : x;
+  return exp_scaled<0>(x < -104.0f ? -104.0f : c);
+}
 // exp(x) for x <= 0.
 PB_FN float exp_negative(float x) { return exp_scaled<0>(x < -104.0f ? -104.0f : x); }
-PB_FN float exp(float x) {
-  x = x > 89.0f ? 89.0f : x;
-  return exp_negative(x);
-}
 // (2^n exp(r) - 1) with 2^n = 2 half, in halves so that 2^128 does not overflow too early.
 PB_FN float expm1(float x) {
   float c = x > 89.0f ? 89.0f : x;
-  c = c < -20.0f ? -20.0f : c;
+  c = x < -20.0f ? -20.0f : c;
   ExpParts e = exp_parts<126>(c);
   float half = float_of(e.biased << 23);
   float q = polynomial(e.r, 0.5f, 0.16666545f, 0.0416664034f, 0.00836640596f, 0.0013940658f);
@@ -86,10 +86,10 @@ struct LogParts {
   float f, n;
 };
 PB_FN LogParts log_parts(float x) {
-  bool tiny = x < 0x1p-126f;
-  uint32_t t = bits_of(tiny ? x * 0x1p23f : x) - 0x3f3504f3u;
-  float n = float(int32_t(t) >> 23);
-  return {float_of((t & 0x7fffffu) + 0x3f3504f3u) - 1.0f, tiny ? n - 23.0f : n};
+  float up = x < 0x1p-126f ? 0x1p23f : 1.0f;
+  uint32_t t = bits_of(x * up) - 0x3f3504f3u;
+  int32_t n = (int32_t(t) >> 23) + 127 - int32_t(bits_of(up) >> 23);
+  return {float_of((t & 0x7fffffu) + 0x3f3504f3u) - 1.0f, float(n)};
 }
 // log(1 + f) - f
 PB_FN float log_rest(float f) {
@@ -162,19 +162,30 @@ PB_FN float pow(float a, float b) {
 
 // ---- trigonometry
 //
-// x = q pi/2 + r, |r| <= pi/4, reduced in double: exact to float for |x| < 2^48. Larger x are whole multiples m 2^k,
-// and 2^k is replaced by its remainder modulo 2 pi, given in two parts; the absolute error then stays below 2^-50.
+// x = q pi/2 + r, |r| <= pi/4, reduced in double. From 2^48 on, x = m 2^k with a whole m below 2^43, and 2^k gives way
+// to its remainder modulo 2 pi in two parts.
 struct Angle {
   float r;
   uint32_t quadrant;
 };
 PB_FN Angle angle_of(float x) {
+  float a = abs(x), scale = 1.0f;
+  double high = 1.0, low = 0.0;
+#define PB_BAND(from, factor, remainder, rest) \
+  scale = a >= from ? factor : scale;          \
+  high = a >= from ? remainder : high;         \
+  low = a >= from ? rest : low;
+  PB_BAND(0x1p48f, 0x1p-25f, -1.7879377333603939, -7.976019722750976e-18)
+  PB_BAND(0x1p68f, 0x1p-45f, 0.8016307510169894, 4.145724229161417e-17)
+  PB_BAND(0x1p88f, 0x1p-65f, -0.047201401495815684, 9.4726518555505e-19)
+  PB_BAND(0x1p108f, 0x1p-85f, -1.606110222823117, 3.7016562050339816e-17)
+#undef PB_BAND
+  double m = x * scale, d = m * high, rest = fma(m, low, fma(m, high, -d));
   constexpr double magic = 6755399441055744.0;
-  double d = x;
   double t = fma(d, 0.63661977236758134308, magic);
   double n = t - magic;
   double r = fma(-n, 6.123233995736766036e-17, fma(-n, 1.570796326794896558, d));
-  return {float(r), uint32_t(bits_of(t))};
+  return {float(r + rest), uint32_t(bits_of(t))};
 }
 PB_FN float sin_polynomial(float r) {
   float s = r * r;
@@ -208,34 +219,35 @@ PB_FN float cos(float x) { return ::cosf(x); }
 PB_FN float tan(float x) { return ::tanf(x); }
 #endif
 
-// For |x| > 1/2: asin(x) = pi/2 - 2 asin(sqrt((1 - x) / 2)).
+// The inverse functions are base + factor * p(s) with base, factor and s selected together, so that the polynomial is
+// evaluated once. For |x| > 1/2: asin(x) = pi/2 - 2 asin(sqrt((1 - x) / 2)).
+constexpr float kHalfPi = 1.57079637f, kHalfPiRest = -4.37113883e-8f;
+
 PB_FN float asin_polynomial(float s, float z) {  // z = s^2
   return fma(s * z, polynomial(z, 0.166667521f, 0.0749530643f, 0.0454697721f, 0.0241807755f, 0.0421664044f), s);
 }
 PB_FN float asin(float x) {
-  float a = abs(x);
+  float a = abs(x), z = min(x * x, fma(-0.5f, a, 0.5f));
   bool big = a > 0.5f;
-  float z = big ? fma(-0.5f, a, 0.5f) : x * x;
-  float p = asin_polynomial(big ? sqrt(z) : a, z);
-  return copysign(big ? 1.57079637f - fma(2.0f, p, 4.37113883e-8f) : p, x);
+  float s = big ? sqrt(z) : a, base = big ? kHalfPi : 0.0f, rest = big ? kHalfPiRest : 0.0f;
+  float factor = big ? -2.0f : 1.0f;
+  return copysign(base + fma(factor, asin_polynomial(s, z), rest), x);
 }
 PB_FN float acos(float x) {
-  float a = abs(x);
+  float a = abs(x), z = min(x * x, fma(-0.5f, a, 0.5f));
+  float left = x < 0.0f ? 2.0f : 0.0f, sign = 1.0f - left;
   bool big = a > 0.5f;
-  float z = big ? fma(-0.5f, a, 0.5f) : x * x;
-  float p = asin_polynomial(big ? sqrt(z) : x, z);
-  float twice = p + p;
-  float far = x < 0.0f ? 3.14159274f - (twice + 8.74227766e-8f) : twice;
-  return big ? far : 1.57079637f - (p + 4.37113883e-8f);
+  float s = big ? sqrt(z) : a, halves = big ? left : 1.0f, factor = big ? 2.0f * sign : -sign;
+  return fma(halves, kHalfPi, fma(factor, asin_polynomial(s, z), halves * kHalfPiRest));
 }
 PB_FN float atan(float x) {
   float a = abs(x);
   bool big = a > 1.0f;
-  float t = big ? 1.0f / a : a, s = t * t;
+  float t = big ? 1.0f / a : a, base = big ? kHalfPi : 0.0f, rest = big ? kHalfPiRest : 0.0f;
+  float factor = big ? -1.0f : 1.0f, s = t * t;
   float q = polynomial(s, -0.333331525f, 0.199937671f, -0.142110035f, 0.106657855f, -0.0755172372f, 0.0432058573f,
                        -0.016364133f, 0.00291972281f);
-  float p = fma(t * s, q, t);
-  return copysign(big ? 1.57079637f - (p + 4.37113883e-8f) : p, x);
+  return copysign(base + fma(factor, fma(t * s, q, t), rest), x);
 }
 
 // ---- the normal distribution
@@ -243,8 +255,8 @@ PB_FN float atan(float x) {
 // Mills' ratio (1 - cdf(x)) / density(x) for x >= 0: the normal tail without its exponential.
 PB_FN float mills(float x) {
   float a = x > 1e6f ? 1e6f : x;
-  float p = polynomial(a, 1.25331414f, 1.37421823f, 0.722723126f, 0.220234841f, 0.0389321819f, 0.00330875581f);
-  float q = polynomial(a, 1.0f, 1.89435196f, 1.58812487f, 0.761642158f, 0.223543897f, 0.0389321782f, 0.00330875581f);
+  float p = polynomial(a, 87.0802994f, 82.941452f, 37.0394363f, 8.86950302f, 1.0f);
+  float q = polynomial(a, 69.4800262f, 121.614937f, 91.8459396f, 38.0382385f, 8.86951637f, 1.0f);
   return p / q;
 }
 PB_FN float erf(float x) {
@@ -264,9 +276,9 @@ PB_FN float erfc(float x) {
   float square = a * a;
   float e = exp_negative(-square);
   e = fma(-e, product_error(a, a, square), e);
-  float tail = 0.797884561f * e * mills(1.41421356f * a);
+  float p = polynomial(a, 1.0f, 1.24541759f, 0.738967776f, 0.232737884f, 0.0335383937f);
+  float q = polynomial(a, 1.0f, 2.37379742f, 2.41750073f, 1.33911765f, 0.412540287f, 0.0594446696f);
+  float tail = e * (p / q);
   return x < 0.0f ? 2.0f - tail : tail;
 }
-PB_FN float ndtri(float p) { return ndtri_ends(p, ndtri_near(p)); }
-
 }  // namespace pb

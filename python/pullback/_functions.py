@@ -9,7 +9,7 @@ from typing import Any
 from . import _core as C
 from ._core import Tensor
 
-__all__ = ["get_include"]
+__all__ = ["dropout", "gelu", "get_include"]
 
 e = 2.718281828459045
 inf = float("inf")
@@ -31,6 +31,32 @@ def get_include() -> str:
 def _rebuild(*args: Any) -> Tensor:
     """What a pickled tensor names: pickle finds Python functions only."""
     return C._rebuild(*args)
+
+
+def gelu(x: Tensor, *, approximate: str = "none", saved: str | None = None) -> Tensor:
+    """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes Hendrycks and Gimpel's formula.
+
+    >>> round(pb.gelu(pb.tensor(1.0)).item(), 5)
+    0.84134
+    """
+    if approximate == "none":
+        return C.gelu(x, saved=saved)
+    if approximate == "tanh":
+        return C.gelu_tanh(x, saved=saved)
+    raise ValueError(f'gelu: unknown approximate={approximate!r}\nhelp: use "none" or "tanh"')
+
+
+def dropout(x: Tensor, p: float = 0.5, *, training: bool = True, rng: C.Generator | None = None) -> Tensor:
+    """x / (1 - p) with probability 1 - p, else 0; x itself when not training. The mask is drawn again in backward.
+
+    >>> pb.dropout(pb.ones((4,)), training=False).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability that an element becomes 0")
+    if not training or p == 0.0:
+        return x
+    return x * 0.0 if p == 1.0 else C._dropout(x, p=p, rng=rng)
 
 
 class _Hook:
