@@ -9,6 +9,7 @@
 #include "families/gather.h"
 #include "families/map.h"
 #include "families/view.h"
+#include "tape/node.h"
 #include "tensor/alloc.h"
 
 namespace pb::py {
@@ -233,6 +234,8 @@ void bind_create(nb::module_& m) {
     d["reserved"] = s.reserved;
     d["allocations"] = s.allocations;
     d["system_calls"] = s.system_calls;
+    d["tensors"] = alloc::Recycled<TensorImpl>::alive;
+    d["nodes"] = Node::alive;
     return d;
   });
   m.def("reset_peak_memory", &alloc::reset_peak);

@@ -172,12 +172,13 @@ class Run {
 
   void step(Node* n) {
     n->pending = false;
-    size_t outs = 1 + n->cotangents.size();
+    size_t outs = std::max<size_t>(n->outputs, 1 + n->cotangents.size());
     std::vector<Tensor>& g = outputs_;
     g.clear();
     g.push_back(std::exchange(n->cotangent, Tensor()));
     for (Tensor& c : n->cotangents) g.push_back(std::exchange(c, Tensor()));
     n->cotangents.clear();
+    if (g.size() < n->outputs) g.resize(n->outputs);
     for (size_t h = 0; h < n->hooks.size(); h++)
       if (n->hook_index[h] < outs && g[n->hook_index[h]])
         if (Tensor changed = n->hooks[h].second(g[n->hook_index[h]])) g[n->hook_index[h]] = changed;

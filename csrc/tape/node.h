@@ -26,6 +26,7 @@ struct Node {
   uint32_t refs = 1;
   bool pending = false;   // queued in the running backward
   bool released = false;  // saved slots are gone
+  uint32_t outputs = 1;
   uint64_t seq;
   Tensor cotangent;               // of output 0, while a backward runs
   std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
@@ -34,8 +35,10 @@ struct Node {
   std::vector<uint32_t> hook_index;
   std::string trace;  // where the op was called, in anomaly mode
 
+  static inline int64_t alive = 0;
+
   Node();
-  virtual ~Node() = default;
+  virtual ~Node() { alive--; }
   virtual const char* name() const = 0;
   // Runs with grad mode on when the gradient itself is to be differentiated, else off.
   virtual void pull(const PullArgs& a) = 0;
@@ -44,9 +47,6 @@ struct Node {
   virtual void visit_saved(const std::function<void(const Tensor&)>&) const {}
   // `out` just received its tangents: a kept output needs them too (Note [Tangents]).
   virtual void output_pushed(const Tensor&) {}
-
-  static void* operator new(size_t bytes);
-  static void operator delete(void* p, size_t bytes);
 };
 void retain(Node* n);
 void drop(Node* n);  // iterative: a chain of any length is freed without recursion
@@ -113,6 +113,7 @@ void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Te
   for (const Tensor& t : inputs) wanted = wanted || wants_node(t);
   if (!wanted || !mode().grad) return;
   auto* n = new FnNode<F>(op, std::move(saved), std::move(f));
+  n->outputs = uint32_t(outs.size());
   n->edges.reserve(inputs.size());
   for (const Tensor& t : inputs) n->edges.push_back(edge_of(t));
   for (size_t i = 0; i < outs.size(); i++)

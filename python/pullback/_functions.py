@@ -9,7 +9,7 @@ from typing import Any
 from . import _core as C
 from ._core import Tensor
 
-__all__ = ["get_include"]
+__all__ = ["dropout", "gelu", "get_include"]
 
 e = 2.718281828459045
 inf = float("inf")
@@ -28,9 +28,63 @@ def get_include() -> str:
     return str(Path(__file__).parent / "include")
 
 
+def gelu(x: Any, *, approximate: str = "none", saved: Any = None) -> Tensor:
+    """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes the tanh formula.
+
+    >>> pb.gelu(pb.tensor([0.0, 1.0])).tolist()[0]
+    0.0
+    """
+    if approximate == "none":
+        return C.gelu(x, saved=saved)
+    if approximate == "tanh":
+        return C.gelu_tanh(x, saved=saved)
+    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: 'none' is exact")
+
+
+def dropout(x: Any, p: float = 0.5, *, training: bool = True, rng: Any = None) -> Tensor:
+    """x / (1 - p) with probability 1 - p, else 0. Backward draws the same numbers again: no mask is kept.
+
+    Without training, x itself. rng: a pb.random.Generator; None draws from the default one.
+
+    >>> pb.dropout(pb.ones(3), 0.5, training=False).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability of a zero")
+    if not training or p == 0:
+        return C.asarray(x)
+    return C._dropout(x, p, rng=rng)
+
+
 def _rebuild(*args: Any) -> Tensor:
     """What a pickled tensor names: pickle finds Python functions only."""
     return C._rebuild(*args)
+
+
+def gelu(x: Tensor, *, approximate: str = "none", saved: str | None = None) -> Tensor:
+    """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes Hendrycks and Gimpel's formula.
+
+    >>> round(pb.gelu(pb.tensor(1.0)).item(), 5)
+    0.84134
+    """
+    if approximate == "none":
+        return C.gelu(x, saved=saved)
+    if approximate == "tanh":
+        return C.gelu_tanh(x, saved=saved)
+    raise ValueError(f'gelu: unknown approximate={approximate!r}\nhelp: use "none" or "tanh"')
+
+
+def dropout(x: Tensor, p: float = 0.5, *, training: bool = True, rng: C.Generator | None = None) -> Tensor:
+    """x / (1 - p) with probability 1 - p, else 0; x itself when not training. The mask is drawn again in backward.
+
+    >>> pb.dropout(pb.ones((4,)), training=False).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability that an element becomes 0")
+    if not training or p == 0.0:
+        return x
+    return C.where(False, x, 0.0) if p == 1.0 else C._dropout(x, p=p, rng=rng)
 
 
 class _Hook:
