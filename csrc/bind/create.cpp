@@ -194,7 +194,7 @@ void bind_create(nb::module_& m) {
           t->wants_grad = requires_grad;
           return t;
         },
-        nb::arg("data"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        nb::arg("data").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
         nb::arg("requires_grad") = false,
         "A new tensor with a copy of the data; Python floats give float32.\n\nExample:\n    >>> pb.tensor([1.0, 2.0]).tolist()\n    [1.0, 2.0]");
   m.def("asarray",
@@ -206,7 +206,7 @@ void bind_create(nb::module_& m) {
             fail<ValueError>("asarray", "copy=False, but this needs a copy", "use copy=None", t);
           return t;
         },
-        nb::arg("obj"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        nb::arg("obj").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
         nb::arg("copy").none() = nb::none(), "A tensor that shares memory with NumPy and DLPack producers where it can.");
   m.def("frombuffer",
         [](nb::handle buffer, DType dtype, const Dims& shape) {
