@@ -28,6 +28,34 @@ def get_include() -> str:
     return str(Path(__file__).parent / "include")
 
 
+def gelu(x: Any, *, approximate: str = "none", saved: Any = None) -> Tensor:
+    """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes the tanh formula.
+
+    >>> pb.gelu(pb.tensor([0.0, 1.0])).tolist()[0]
+    0.0
+    """
+    if approximate == "none":
+        return C.gelu(x, saved=saved)
+    if approximate == "tanh":
+        return C.gelu_tanh(x, saved=saved)
+    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: 'none' is exact")
+
+
+def dropout(x: Any, p: float = 0.5, *, training: bool = True, rng: Any = None) -> Tensor:
+    """x / (1 - p) with probability 1 - p, else 0. Backward draws the same numbers again: no mask is kept.
+
+    Without training, x itself. rng: a pb.random.Generator; None draws from the default one.
+
+    >>> pb.dropout(pb.ones(3), 0.5, training=False).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability of a zero")
+    if not training or p == 0:
+        return C.asarray(x)
+    return C._dropout(x, p, rng=rng)
+
+
 def _rebuild(*args: Any) -> Tensor:
     """What a pickled tensor names: pickle finds Python functions only."""
     return C._rebuild(*args)
@@ -82,7 +110,14 @@ def _register_hook(self: Tensor, f: Callable[[Tensor], Tensor | None]) -> _Hook:
 
 
 #: Functions whose first argument is an array and that are methods too (those that exist in this build).
-_METHODS = ["abs", "acos", "acosh", "all", "any", "argmax", "argmin", "argsort", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_to", "ceil", "clip", "cos", "cosh", "cumulative_sum", "diff", "divide", "equal", "erf", "erfc", "exp", "expand_dims", "expm1", "flatten", "flip", "floor", "floor_divide", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log10", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "matmul", "matrix_transpose", "max", "maximum", "mean", "min", "minimum", "moveaxis", "multiply", "negative", "norm", "not_equal", "outer", "positive", "pow", "prod", "reciprocal", "relu", "remainder", "repeat", "roll", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "trunc", "unstack", "var", "vecdot"]
+_METHODS = """
+abs acos acosh all any argmax argmin argsort asin asinh atan atan2 atanh broadcast_to ceil clip cos cosh cumulative_sum
+diff divide equal erf erfc exp expand_dims expm1 flatten flip floor floor_divide greater greater_equal isfinite isinf
+isnan less less_equal log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp matmul
+matrix_transpose max maximum mean min minimum moveaxis multiply negative norm not_equal outer positive pow
+prod reciprocal relu remainder repeat roll round rsqrt sigmoid sign sin sinh softmax sort split sqrt square
+squeeze std subtract sum take take_along_axis tan tanh tensordot tile topk trunc unstack var vecdot
+""".split()
 
 
 def _install_methods() -> None:
