@@ -2,7 +2,7 @@
 # A new element-wise header in csrc/ops goes into PB_MAP_UNITS, a new kernel file csrc/cpu/NAME.cpp into PB_CPU_UNITS.
 set(PB_MAP_UNITS arithmetic transcendental activations sampling losses)
 set(PB_REDUCE_UNITS reductions)
-set(PB_CPU_UNITS cast gemm conv pool row attention)
+set(PB_CPU_UNITS cast gemm conv pool row attention optim)
 
 set(PB_ISA_v2 -march=x86-64-v2)
 set(PB_ISA_v3 -march=x86-64-v3)
@@ -19,6 +19,9 @@ foreach(family IN ITEMS map reduce)
     configure_file(cmake/${family}_isa.cpp.in ${PB_GENERATED}/${unit}_kernels.cpp @ONLY)
     configure_file(cmake/${family}_host.cpp.in ${PB_GENERATED}/${unit}_rows.cpp @ONLY)
     list(APPEND kernel_sources ${PB_GENERATED}/${unit}_kernels.cpp)
+    # The compiler contracts a * b + c * d differently in a vector body and in its scalar tail: formulas then have the
+    # same bits at every position and level only without contraction. The primitives call fma themselves.
+    set_source_files_properties(${PB_GENERATED}/${unit}_kernels.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
     list(APPEND PB_HOST_UNITS ${PB_GENERATED}/${unit}_rows.cpp)
     string(APPEND registrations "PB_REGISTER(${unit})\n")
   endforeach()
