@@ -171,8 +171,8 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "step": trainer.step,
         "epoch": trainer.epoch,
         "batch": trainer.batch,
-        "means": trainer._means.sums,
-        "rates": trainer.last_lr,
+        "means": [[name, *sums] for name, sums in trainer._means.sums.items()],
+        "rates": list(trainer.last_lr.items()),
         "model": trainer.model_state(),
         "optimizer": {name: o.state_dict() for name, o in trainer.optimizers.items()},
         "schedule": [s.state_dict() for s in trainer._schedules],
@@ -201,7 +201,7 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     pb.random.default_generator().set_state(state["generator"])
     trainer.history.load_state_dict(state["history"])
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
-    trainer._means.sums = {name: list(v) for name, v in state["means"].items()}
+    trainer._means.sums = {name: sums for name, *sums in state["means"]}
     trainer.last_lr = dict(state["rates"])
     trainer._unsaved = False
     waiting = [list(pair) for pair in state["callbacks"]]
