@@ -19,6 +19,9 @@ foreach(family IN ITEMS map reduce)
     configure_file(cmake/${family}_isa.cpp.in ${PB_GENERATED}/${unit}_kernels.cpp @ONLY)
     configure_file(cmake/${family}_host.cpp.in ${PB_GENERATED}/${unit}_rows.cpp @ONLY)
     list(APPEND kernel_sources ${PB_GENERATED}/${unit}_kernels.cpp)
+    # The compiler contracts a * b + c * d differently in a vector body and in its scalar tail: formulas then have the
+    # same bits at every position and level only without contraction. The primitives call fma themselves.
+    set_source_files_properties(${PB_GENERATED}/${unit}_kernels.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
     list(APPEND PB_HOST_UNITS ${PB_GENERATED}/${unit}_rows.cpp)
     string(APPEND registrations "PB_REGISTER(${unit})\n")
   endforeach()

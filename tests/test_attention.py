@@ -1,9 +1,8 @@
 """Scaled dot-product attention, against NumPy in float64, finite differences and forward mode."""
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 
 attention = pb.scaled_dot_product_attention
 
@@ -127,7 +126,9 @@ def test_gradients_of_both_orders_and_forward_mode(name):
     assert abs(slope - along) <= 1e-7 * max(1.0, abs(along))
     for a, b in zip(first, graph, strict=True):
         close(b.detach(), a.numpy(), 1e-12)
-    second = pb.gradients(sum((pb.sum(g * pb.asarray(w)) for g, w in zip(graph, ways, strict=True)), pb.asarray(0.0)), t)
+    second = pb.gradients(
+        sum((pb.sum(g * pb.asarray(w)) for g, w in zip(graph, ways, strict=True)), pb.asarray(0.0)), t
+    )
     for got, a, b in zip(second, gradient(up)[1], gradient(down)[1], strict=True):
         close(got, (a.numpy() - b.numpy()) / 2e-5, 1e-6)
     _, pushed = pb.jvp(loss, tuple(pb.asarray(v) for v in x), tuple(pb.asarray(w) for w in ways))
@@ -205,12 +206,16 @@ ERRORS = [
     (lambda: attention(O((4,)), O((3, 4)), O((3, 4))), pb.ShapeError, r"must have shape \(\.\.\., length, width\)"),
     (lambda: attention(O((2, 4)), O((3, 5)), O((3, 4))), pb.ShapeError, "different widths"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((2, 4))), pb.ShapeError, "different lengths"),
-    (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 3)).astype(pb.int64)), TypeError, "mask must be bool or floating"),
-    (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 5)) > 0), pb.ShapeError, ""),
+    (
+        lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 3)).astype(pb.int64)),
+        TypeError,
+        "mask must be bool or floating",
+    ),
+    (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), O((2, 5)) > 0), pb.ShapeError, "broadcast"),
     (lambda: attention(O((2, 4)).astype(pb.int64), O((3, 4)), O((3, 4))), TypeError, "must be floating"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), dropout=1.0), ValueError, r"dropout must be in \[0, 1\)"),
     (lambda: attention(O((2, 4)), O((3, 4)), O((3, 4)), saved=4), ValueError, "saved= takes None or 'input'"),
-    (lambda: attention(O((2, 2, 4)), O((3, 3, 4)), O((3, 3, 4))), pb.ShapeError, ""),
+    (lambda: attention(O((2, 2, 4)), O((3, 3, 4)), O((3, 3, 4))), pb.ShapeError, "broadcast"),
 ]
 
 

@@ -1,9 +1,8 @@
 """The losses, against NumPy in float64, finite differences and forward mode."""
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 from pullback import losses
 
 
@@ -62,7 +61,7 @@ WEIGHT = np.abs(draw(5, seed=3)) + 0.1
 def test_cross_entropy_of_classes(reduction, smoothing, weighted, ignore):
     x = draw(3, 4, 5)
     w = WEIGHT if weighted else None
-    kw = dict(ignore_index=ignore, label_smoothing=smoothing, reduction=reduction)
+    kw = {"ignore_index": ignore, "label_smoothing": smoothing, "reduction": reduction}
     if weighted:
         kw["weight"] = pb.asarray(w)
     want = np_cross_entropy(x, CLASSES, w, ignore, smoothing, reduction)
@@ -79,7 +78,7 @@ def test_cross_entropy_of_classes(reduction, smoothing, weighted, ignore):
 def test_cross_entropy_of_probabilities(reduction, smoothing, weighted):
     x = draw(3, 4, 5)
     w = WEIGHT if weighted else None
-    kw = dict(label_smoothing=smoothing, reduction=reduction, weight=pb.asarray(w) if weighted else None)
+    kw = {"label_smoothing": smoothing, "reduction": reduction, "weight": pb.asarray(w) if weighted else None}
     want = np_cross_entropy(x, PROBABILITIES, w, None, smoothing, reduction)
     close(losses.cross_entropy(pb.asarray(x), pb.asarray(PROBABILITIES), **kw), want)
     moved = [pb.asarray(np.moveaxis(v, -1, 0).copy()) for v in (x, PROBABILITIES)]
@@ -189,7 +188,9 @@ ELEMENTWISE = {
     "smooth_l1, beta 0": (lambda a, b, **k: losses.smooth_l1(a, b, beta=0, **k), [A, B], np.abs(A - B)),
     "bce": (losses.bce_with_logits, [A, Q], np_bce(A, Q)),
     "bce, weights": (
-        lambda a, b, **k: losses.bce_with_logits(a, b, weight=pb.asarray(np.arange(1.0, 5.0)), pos_weight=pb.asarray(2.0), **k),
+        lambda a, b, **k: losses.bce_with_logits(
+            a, b, weight=pb.asarray(np.arange(1.0, 5.0)), pos_weight=pb.asarray(2.0), **k
+        ),
         [A, Q],
         np.arange(1.0, 5.0) * -(2 * Q * -np.log1p(np.exp(-A)) + (1 - Q) * -np.log1p(np.exp(A))),
     ),
@@ -293,7 +294,9 @@ def test_kl_div_of_zero_probabilities():
     loss.backward()
     close(x.grad, [0.0, -1.0])
     assert np.isfinite(q.grad.numpy()).all()
-    assert losses.kl_div(pb.zeros((4, 5)), pb.ones((4, 5)) / 5, reduction="batchmean").item() == pytest.approx(-np.log(5))
+    assert losses.kl_div(pb.zeros((4, 5)), pb.ones((4, 5)) / 5, reduction="batchmean").item() == pytest.approx(
+        -np.log(5)
+    )
 
 
 def test_bce_is_finite_for_large_logits():
@@ -325,7 +328,11 @@ def test_same_bits_for_any_number_of_threads():
 
 X, T = pb.zeros((2, 3)), pb.asarray(np.array([0, 1]))
 ERRORS = [
-    (lambda: losses.cross_entropy(X, pb.asarray(np.array([0, 3]))), IndexError, r"target 3 at position 1 is not in \[0, 3\)"),
+    (
+        lambda: losses.cross_entropy(X, pb.asarray(np.array([0, 3]))),
+        IndexError,
+        r"target 3 at position 1 is not in \[0, 3\)",
+    ),
     (lambda: losses.cross_entropy(X, pb.asarray(np.array([-1, 0]))), IndexError, "target -1 at position 0"),
     (lambda: losses.nll(X, pb.asarray(np.array([0, 7]))), IndexError, "nll: target 7 at position 1"),
     (lambda: losses.cross_entropy(X, pb.asarray(np.array([0, 1, 2]))), pb.ShapeError, "does not fit the input"),

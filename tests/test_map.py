@@ -119,6 +119,28 @@ def test_nan_and_infinity(name):
             assert np.array_equal(got[i], np.float64(want[i]), equal_nan=True) or abs(got[i] - want[i]) <= 1e-6, (i, got)
 
 
+LIMITS = {  # where the reference formula gives NaN: the value at +inf and at -inf (None: NaN)
+    "mish": (np.inf, 0.0),
+    "silu": (np.inf, 0.0),
+    "gelu": (np.inf, 0.0),
+    "gelu_tanh": (np.inf, 0.0),
+    "hardswish": (np.inf, 0.0),
+    "log_sigmoid": (0.0, -np.inf),
+    "softplus": (np.inf, 0.0),
+    "tanhshrink": (np.inf, -np.inf),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_limits(name, dtype):
+    x = pb.tensor([np.inf, -np.inf], dtype=getattr(pb, dtype), requires_grad=True)
+    y = op(name)(x)
+    assert y.tolist() == list(LIMITS[name])
+    y.sum().backward()
+    assert not np.isnan(x.grad.numpy()).any()
+
+
 @pytest.mark.parametrize("name", PULL_ROWS)
 def test_pull_against_finite_differences(name):
     for kw in parameters(name):

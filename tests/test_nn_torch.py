@@ -100,10 +100,27 @@ def test_embedding(rng, kw):
     compare(nn.Embedding(7, 3, **kw), torch.nn.Embedding(7, 3, **kw), indices)
 
 
+class Formula(torch.nn.Module):
+    """For the two activations whose PyTorch kernels round a constant to float32 in float64."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.forward = f
+
+
+def reference(name, *args, **kw):
+    if name == "Hardsigmoid":
+        return Formula(lambda x: (x + 3).clamp(0, 6) / 6)
+    if name == "CELU":
+        alpha = args[0] if args else 1.0
+        return Formula(lambda x: torch.where(x > 0, x, alpha * torch.expm1(x / alpha)))
+    return getattr(torch.nn, name)(*args, **kw)
+
+
 @pytest.mark.parametrize("name", ["ReLU", "LeakyReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign",
                                   "Tanh", "Tanhshrink", "Sigmoid", "LogSigmoid", "Hardswish", "Hardsigmoid", "Hardtanh", "ReLU6"])  # fmt: skip
 def test_activation(rng, name):
-    compare(getattr(nn, name)(), getattr(torch.nn, name)(), 3 * data(rng, 5, 7))
+    compare(getattr(nn, name)(), reference(name), 3 * data(rng, 5, 7))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +147,7 @@ def test_activation(rng, name):
 def test_activation_arguments(rng, name, args, kw):
     their_kw = {k: v for k, v in kw.items() if k != "inplace"}
     their_args = args[:1] if name == "LeakyReLU" else args
-    compare(getattr(nn, name)(*args, **kw), getattr(torch.nn, name)(*their_args, **their_kw), 2 * data(rng, 5, 7))
+    compare(getattr(nn, name)(*args, **kw), reference(name, *their_args, **their_kw), 2 * data(rng, 5, 7))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +168,7 @@ def test_activation_arguments(rng, name, args, kw):
     ids=str,
 )
 @pytest.mark.parametrize("k", [3, 4])
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_conv1d(rng, kw, k):
     compare(nn.Conv1d(4, 6, k, **kw), torch.nn.Conv1d(4, 6, k, **kw), data(rng, 2, 4, 13))
 

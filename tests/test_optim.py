@@ -78,7 +78,7 @@ def tensor(x):
 
 
 def array(x):
-    return np.asarray(x.numpy())
+    return np.array(x.numpy())  # a copy: .numpy() shares memory
 
 
 def run(cls, hyper, starts, grads, **step):
@@ -778,3 +778,35 @@ def test_repr_names_the_groups():
     text = repr(optim.SGD([one()], lr=0.25))
     assert "SGD" in text
     assert "group 0: 1 tensors, lr=0.25" in text
+
+
+def test_training_a_model_with_groups_clipping_and_an_average():
+    pb.manual_seed(0)
+    model = pb.nn.Sequential(pb.nn.Linear(4, 16), pb.nn.LayerNorm(16), pb.nn.ReLU(), pb.nn.Linear(16, 1))
+    decayed, plain = optim.groups(model)
+    assert [n for n, _ in decayed["params"]] == ["0.weight", "3.weight"]
+    opt = optim.AdamW([decayed, plain], lr=1e-2, weight_decay=1e-3)
+    ema = optim.EMA(model, decay=0.9)
+    x = pb.random.normal((64, 4))
+    y = x.sum(axis=1, keepdims=True)
+
+    def loss(m=model):
+        return ((m(x) - y) ** 2).mean()
+
+    first = loss().item()
+    for step in range(150):
+        if step % 2:
+            opt.step(loss, clip_norm=5.0)
+        else:
+            opt.step(grads=pb.value_and_grad(loss)(model)[1])
+        ema.update()
+    assert loss().item() < 0.05 * first
+    with ema.applied():
+        assert loss().item() < 0.05 * first
+    frozen = model[0].weight
+    frozen.requires_grad = False
+    opt.zero_grad()
+    before = frozen.tobytes()
+    opt.step(loss)
+    assert frozen.tobytes() == before
+    assert model[3].weight.grad is not None

@@ -1,9 +1,12 @@
-"""The Row family: softmax, norms, orders and running sums, against NumPy in float64, finite differences, forward mode."""
+"""The Row family: softmax, norms, orders, running sums; against NumPy in float64, differences, forward mode."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 
 
 def close(got, want, tol=1e-12):
@@ -280,9 +283,52 @@ def test_same_bits_for_any_number_of_threads(rows, n):
         b = pb.tensor(b, requires_grad=True)
         pb.sum(pb.layer_norm(t, w, b) * pb.softmax(t) + pb.rms_norm(t, w)).backward()
         c = pb.batch_norm(t, None, None, training=True)
-        return [v.numpy().tobytes() for v in (t.grad, w.grad, b.grad, c.detach(), pb.cumulative_sum(t.detach(), axis=0))]
+        return [
+            v.numpy().tobytes() for v in (t.grad, w.grad, b.grad, c.detach(), pb.cumulative_sum(t.detach(), axis=0))
+        ]
 
     assert run(1) == run(2) == run(3)
+
+
+BITS = """
+import hashlib
+import pullback as pb
+from pullback import losses
+pb.set_num_threads({threads})
+pb.manual_seed(5)
+x, w, q, k, v = (pb.random.normal(s) for s in ((300, 333), (333,), (2, 3, 70, 20), (2, 3, 90, 20), (2, 3, 90, 36)))
+image = pb.random.normal((4, 6, 9, 9))
+leaves = [pb.tensor(t, requires_grad=True) for t in (x, w, q, k, v, image)]
+x, w, q, k, v, image = leaves
+target = pb.random.randint(0, 333, (300,))
+total = (
+    pb.sum(pb.softmax(x) * pb.log_softmax(x))
+    + pb.sum(pb.layer_norm(x, w, w) * pb.rms_norm(x, w))
+    + losses.cross_entropy(x, target, label_smoothing=0.1)
+    + pb.sum(pb.square(pb.scaled_dot_product_attention(q, k, v, causal=True)))
+    + pb.sum(pb.square(pb.batch_norm(image, None, None, training=True)) * image + pb.group_norm(image, 2) * image)
+    + pb.sum(pb.cumulative_sum(x, axis=1) * x)
+)
+total.backward()
+h = hashlib.sha256(repr(total.item()).encode())
+for t in leaves:
+    h.update(bytes(memoryview(t.grad)))
+print(h.hexdigest())
+"""
+
+
+def test_same_bits_at_every_level_of_the_instruction_set():
+    found = set()
+    for level, threads in ((None, 1), (None, 2), ("v3", 1), ("v3", 2)):
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        if level:
+            env["PULLBACK_ISA"] = level
+        run = subprocess.run(
+            [sys.executable, "-c", BITS.format(threads=threads)], env=env, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        found.add(run.stdout)
+    assert len(found) == 1
 
 
 # ---- batch and group norm

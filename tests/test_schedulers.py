@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pullback as pb
 import pytest
@@ -96,7 +97,9 @@ def test_cyclic():
     close(lrs(s, 7), [0, 0.5, 1, 0.75, 0.5, 0.25, 0, 0.5])
     close([opt.param_groups[0]["momentum"]], [0.7])
     close(lrs(S.CyclicLR(make(), 0.0, 1.0, 1, mode="triangular2", cycle_momentum=False), 5), [0, 1, 0, 0.5, 0, 0.25])
-    close(lrs(S.CyclicLR(make(), 0.0, 1.0, 1, mode="exp_range", gamma=0.5, cycle_momentum=False), 3), [0, 0.5, 0, 0.125])
+    close(
+        lrs(S.CyclicLR(make(), 0.0, 1.0, 1, mode="exp_range", gamma=0.5, cycle_momentum=False), 3), [0, 0.5, 0, 0.125]
+    )
     own = S.CyclicLR(make(), 0.0, 1.0, 1, scale_fn=lambda c: 1 / c, cycle_momentum=False)
     close(lrs(own, 3), [0, 1, 0, 0.5])
 
@@ -218,9 +221,6 @@ def test_bad_arguments(build, message):
 
 
 def test_cycling_needs_a_momentum():
-    class Plain:
-        defaults = {"lr": 1.0}
-        param_groups = [{"params": [], "lr": 1.0}]
-
+    plain = SimpleNamespace(defaults={"lr": 1.0}, param_groups=[{"params": [], "lr": 1.0}])
     with pytest.raises(ValueError, match="neither momentum nor betas"):
-        S.CyclicLR(Plain(), 0.1, 1.0)
+        S.CyclicLR(plain, 0.1, 1.0)

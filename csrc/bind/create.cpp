@@ -9,6 +9,7 @@
 #include "families/gather.h"
 #include "families/map.h"
 #include "families/view.h"
+#include "tape/node.h"
 #include "tensor/alloc.h"
 
 namespace pb::py {
@@ -194,7 +195,7 @@ void bind_create(nb::module_& m) {
           t->wants_grad = requires_grad;
           return t;
         },
-        nb::arg("data"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        nb::arg("data").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
         nb::arg("requires_grad") = false,
         "A new tensor with a copy of the data; Python floats give float32.\n\nExample:\n    >>> pb.tensor([1.0, 2.0]).tolist()\n    [1.0, 2.0]");
   m.def("asarray",
@@ -206,7 +207,7 @@ void bind_create(nb::module_& m) {
             fail<ValueError>("asarray", "copy=False, but this needs a copy", "use copy=None", t);
           return t;
         },
-        nb::arg("obj"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        nb::arg("obj").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
         nb::arg("copy").none() = nb::none(), "A tensor that shares memory with NumPy and DLPack producers where it can.");
   m.def("frombuffer",
         [](nb::handle buffer, DType dtype, const Dims& shape) {
@@ -233,6 +234,8 @@ void bind_create(nb::module_& m) {
     d["reserved"] = s.reserved;
     d["allocations"] = s.allocations;
     d["system_calls"] = s.system_calls;
+    d["tensors"] = alloc::Recycled<TensorImpl>::alive;
+    d["nodes"] = Node::alive;
     return d;
   });
   m.def("reset_peak_memory", &alloc::reset_peak);

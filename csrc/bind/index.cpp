@@ -314,8 +314,15 @@ Tensor trimmed(Tensor v, int ndim) {
   return v;
 }
 
+bool fits(const Shape& s, const Shape& place) {
+  int shift = place.size() - s.size();
+  for (int i = 0; i < s.size(); i++)
+    if (shift < 0 || (s[i] != 1 && s[i] != place[i + shift])) return false;
+  return true;
+}
+
 void check_value(const Tensor& target, const Shape& place, const Tensor& v) {
-  if (v.ndim() > place.size() || !(broadcast(v.shape(), place, "setitem") == place))
+  if (!fits(v.shape(), place))
     fail<ShapeError>("setitem", "the value does not fit the selection of shape " + to_string(place),
                      "its shape must broadcast to that of the selection", target, v);
   if (!v.weak() && category(v.dtype()) == Category::Float && !is_float(target.dtype()))

@@ -135,6 +135,7 @@ void bind_objects(nb::module_& m) {
            "The same elements in another shape, given as sizes or as one tuple.")
       .def("permute_dims", [](const PyTensor& x, const nb::args& axes) { return permute(x.t, sizes_of(axes, "axes")); },
            "The axes in another order, given one by one or as one tuple.");
+  c.attr("__array_priority__") = 1000;  // array + tensor is a tensor
   m.def("_rebuild", &rebuild);
 }
 

@@ -79,7 +79,8 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
   StepOptions o;
   auto positive = [](nb::handle h, const char* name) {
     double v = number(h);
-    if (!(v > 0)) fail<ValueError>("step", std::string(name) + " must be positive, got " + std::to_string(v), "None is off");
+    if (!(v > 0))
+      fail<ValueError>("step", std::string(name) + " must be positive, got " + std::to_string(v), "None is off");
     return v;
   };
   if (!clip_norm.is_none()) o.clip_norm = positive(clip_norm, "clip_norm");
@@ -124,8 +125,10 @@ void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots) {
     if (!h.is_none()) {
       Tensor x = to_tensor(h.ptr());
       if (!(x.shape() == p.shape()))
-        fail<ShapeError>("load_state_dict", "a state has the shape of its parameter", "load the state of this model", p, x);
-      if (!is_float(x.dtype())) fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
+        fail<ShapeError>("load_state_dict", "a state has the shape of its parameter", "load the state of this model", p,
+                         x);
+      if (!is_float(x.dtype()))
+        fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
       Tensor own = empty(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32);
       copy_into(own, x);
       fresh.slots[j] = own;
@@ -141,7 +144,8 @@ nb::tuple pure(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::l
                bool decoupled, int64_t t) {
   const RuleRow& row = row_at(rule);
   if (!is_float(p.dtype())) fail<DTypeError>("update", "only floating tensors can be trained", "cast it first", p);
-  if (!(p.shape() == g.shape())) fail<ShapeError>("update", "a gradient has the shape of its parameter", "check the order", p, g);
+  if (!(p.shape() == g.shape()))
+    fail<ShapeError>("update", "a gradient has the shape of its parameter", "check the order", p, g);
   DType compute = p.dtype() == DType::F64 ? DType::F64 : DType::F32;
   PureStep s;
   s.p = cast(p, compute);
@@ -150,7 +154,8 @@ nb::tuple pure(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::l
   for (int j = 0; j < row.nslots; j++) s.slots[j] = cast(nb::cast<Tensor>(slots[size_t(j)]), compute);
   auto scalar = [](nb::handle h, const HyperInfo& info) {
     Tensor x = is_tensor(h.ptr()) ? unwrap(h.ptr()) : Tensor(number(h));
-    if (x.size() != 1) fail<ShapeError>("update", std::string(info.name) + " must be a number or a 0-d tensor", "pass one value", x);
+    if (x.size() != 1)
+      fail<ShapeError>("update", std::string(info.name) + " must be a number or a 0-d tensor", "pass one value", x);
     check_hyper(info, item_double(x));
     return x.weak() ? x : cast(x, DType::F64);
   };
@@ -164,8 +169,8 @@ nb::tuple pure(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::l
       if (s.hyper[i].weak()) s.hyper[i] = full({}, s.plain[i], DType::F64);
   Tensor wd = scalar(weight_decay, {"weight_decay", 0, Range::NonNegative});
   auto mode = wd.weak() && item_double(wd) == 0 ? optim::Decay::None
-              : decoupled                        ? optim::Decay::Decoupled
-                                                 : optim::Decay::Coupled;
+              : decoupled                       ? optim::Decay::Decoupled
+                                                : optim::Decay::Coupled;
   s.decay = mode == optim::Decay::Decoupled ? s.hyper[0] * wd : wd;
   if (!s.decay.weak()) s.decay = cast(s.decay, compute);
   row.pure[int(mode)](s);
@@ -185,7 +190,8 @@ void copy_all(nb::list targets, nb::list sources) {
   auto to = tensors_of(targets), from = tensors_of(sources);
   for (size_t i = 0; i < to.size(); i++) {
     if (!(to[i].shape() == from.at(i).shape()))
-      fail<ShapeError>("copy", "a tensor has another shape than its target", "load the state of this model", to[i], from[i]);
+      fail<ShapeError>("copy", "a tensor has another shape than its target", "load the state of this model", to[i],
+                       from[i]);
     check_writable(to[i], "copy");
   }
   for (size_t i = 0; i < to.size(); i++) {
@@ -235,31 +241,42 @@ void bind_optim(nb::module_& m) {
       .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"))
       .def("forget", [](Driver& d, const Tensor& p) { d.forget(p); }, nb::arg("p"));
   m.def("optim_rules", &rules, "Rows of the registry of update rules.");
-  m.def("optim_check", [](int rule, nb::list hyper, nb::handle weight_decay) {
-    const RuleRow& row = row_at(rule);
-    for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], number(hyper[size_t(i)]));
-    check_hyper({"weight_decay", 0, Range::NonNegative}, number(weight_decay));
-  }, nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"));
+  m.def(
+      "optim_check",
+      [](int rule, nb::list hyper, nb::handle weight_decay) {
+        const RuleRow& row = row_at(rule);
+        for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], number(hyper[size_t(i)]));
+        check_hyper({"weight_decay", 0, Range::NonNegative}, number(weight_decay));
+      },
+      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"));
   m.def("optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"));
   m.def("optim_pure", &pure, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"), nb::arg("hyper"),
         nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"));
-  m.def("optim_zero_grad", [](nb::list params) {
-    for (nb::handle p : params) {
-      const Tensor& t = unwrap(p.ptr());
-      if (t->meta) t->meta->grad = Tensor();
-    }
-  }, nb::arg("params"));
+  m.def(
+      "optim_zero_grad",
+      [](nb::list params) {
+        for (nb::handle p : params) {
+          const Tensor& t = unwrap(p.ptr());
+          if (t->meta) t->meta->grad = Tensor();
+        }
+      },
+      nb::arg("params"));
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
-  m.def("optim_zeros_like", [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); },
-        nb::arg("p"), "An empty state of p.");
+  m.def(
+      "optim_zeros_like",
+      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); }, nb::arg("p"),
+      "An empty state of p.");
   m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"));
   m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"));
   m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"));
-  m.def("optim_norm", [](nb::list tensors) {
-    bool finite = true;
-    double norm = optim::global_norm(tensors_of(tensors), &finite);
-    return nb::make_tuple(norm, finite);
-  }, nb::arg("tensors"), "(sqrt of the sum of squares, whether all elements are finite).");
+  m.def(
+      "optim_norm",
+      [](nb::list tensors) {
+        bool finite = true;
+        double norm = optim::global_norm(tensors_of(tensors), &finite);
+        return nb::make_tuple(norm, finite);
+      },
+      nb::arg("tensors"), "(sqrt of the sum of squares, whether all elements are finite).");
 }
 
 }  // namespace pb::py

@@ -1,6 +1,7 @@
 #include "bind/random.h"
 
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
 
 #include "cpu/isa_std.h"
 
@@ -15,6 +16,17 @@ Generator* generator_of(PyObject* o) {
 
 namespace {
 
+uint64_t to_seed(nb::handle h) {
+  nb::object index = nb::steal(PyNumber_Index(h.ptr()));
+  if (!index.is_valid()) nb::raise_python_error();
+  uint64_t seed = PyLong_AsUnsignedLongLong(index.ptr());
+  if (PyErr_Occurred()) {
+    PyErr_Clear();
+    fail<ValueError>("seed", "must be in [0, 2^64), got " + std::string(nb::str(index).c_str()), "use a non-negative int");
+  }
+  return seed;
+}
+
 // Words first .. first + n - 1 of the generator's stream as integers in [low, high), by multiplication: the bias is at
 // most (high - low) / 2^64.
 Tensor randint(int64_t low, int64_t high, const Dims& shape, DType dtype, Generator& g) {
@@ -22,6 +34,12 @@ Tensor randint(int64_t low, int64_t high, const Dims& shape, DType dtype, Genera
     fail<ValueError>("randint", "high must be above low, got " + std::to_string(low) + " and " + std::to_string(high),
                      "numbers are drawn from [low, high)");
   if (!is_integer(dtype)) fail<DTypeError>("randint", "the dtype must be an integer type", "use pb.int64");
+  int bits_kept = 8 * itemsize(dtype) - (category(dtype) == Category::Signed ? 1 : 0);
+  int64_t largest = bits_kept >= 63 ? INT64_MAX : (int64_t(1) << bits_kept) - 1;
+  int64_t least = category(dtype) == Category::Signed ? -largest - 1 : 0;
+  if (low < least || high - 1 > largest)
+    fail<ValueError>("randint", "[" + std::to_string(low) + ", " + std::to_string(high) + ") does not fit in " + dtype_name(dtype),
+                     "use a wider dtype");
   Tensor out = empty(shape, DType::I64);
   int64_t n = out.size();
   RandomState s = g.reserve(n);
@@ -54,7 +72,9 @@ Tensor permutation(int64_t n, Generator& g) {
 
 void bind_random(nb::module_& m) {
   nb::class_<Generator>(m, "Generator", "A counter-based stream of random numbers (Philox 4x32-10).\n\nExample:\n    >>> g = pb.random.Generator(3)\n    >>> g.get_state()\n    (3, 0)")
-      .def(nb::init<uint64_t>(), nb::arg("seed") = 0)
+      .def("__init__", [](Generator* self, nb::handle seed) { new (self) Generator{to_seed(seed), 0}; }, nb::arg("seed") = 0)
+      .def("__getstate__", [](const Generator& g) { return std::pair(g.seed, g.offset); })
+      .def("__setstate__", [](Generator& g, std::pair<uint64_t, uint64_t> s) { new (&g) Generator{s.first, s.second}; })
       .def("get_state", [](const Generator& g) { return std::pair(g.seed, g.offset); }, "(seed, offset).")
       .def("set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"))
       .def("reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"))
@@ -62,8 +82,10 @@ void bind_random(nb::module_& m) {
       .def_rw("offset", &Generator::offset);
   m.def("default_generator", [] { return &default_generator(); }, nb::rv_policy::reference,
         "The generator used where rng is None.");
-  m.def("manual_seed", [](uint64_t seed) { default_generator() = {seed, 0}; }, nb::arg("seed"),
-        "Starts the default generator anew.");
+  m.def("manual_seed", [](nb::handle seed) { default_generator() = {to_seed(seed), 0}; }, nb::arg("seed"),
+        "Starts the default generator anew, with a seed in [0, 2^64).\n\nExample:\n"
+        "    >>> pb.manual_seed(7)\n    >>> a = pb.random.normal(3)\n    >>> pb.manual_seed(7)\n"
+        "    >>> a.tolist() == pb.random.normal(3).tolist()\n    True");
   auto draw = [&](const char* name, const char* op, const char* a, double av, const char* b, double bv) {
     const MapOp* row = &find_map(op);
     m.def(name,

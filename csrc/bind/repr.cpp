@@ -69,7 +69,8 @@ class Floats {
         hi = std::max(hi, std::fabs(v));
         lo = std::min(lo, std::fabs(v));
       }
-    scientific_ = hi > 0 && (hi >= 1e8 || lo < 1e-4 || hi / lo > 1000);
+    double large = dtype == DType::F64 ? 1e8 : dtype == DType::F32 ? 1e6 : 1e3;
+    scientific_ = hi > 0 && (hi >= large || lo < 1e-4 || hi / lo > 1000);
     for (double v : values)
       if (std::isfinite(v)) fraction_ = std::max(fraction_, fraction_of(v));
     for (double v : values) {
@@ -103,12 +104,9 @@ class Floats {
   std::string bare(double v) const {
     if (std::isnan(v)) return "nan";
     if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
-    if (scientific_) {
-      std::string s = printed("%.*e", fraction_, v);
-      if (fraction_ == 0) s.insert(s.find('e'), ".");
-      return s;
-    }
-    return trimmed(printed("%.*f", std::max(fraction_, 1), v));
+    if (!scientific_) return trimmed(printed("%.*f", std::max(fraction_of(v), 1), v));
+    std::string s = printed("%.*e", fraction_, v);
+    return fraction_ ? s : s.insert(s.find('e'), ".");
   }
 
   DType dtype_;
@@ -139,7 +137,7 @@ class Printer {
       Floats f(x.dtype(), values);
       text_ = [this, f](int64_t at) { return f(real(at)); };
     } else {
-      size_t width = 0;
+      size_t width = x.dtype() == DType::Bool && x.ndim() ? 5 : 0;
       visit(0, x->offset, [&](int64_t at) { width = std::max(width, whole(at).size()); });
       text_ = [this, width](int64_t at) {
         std::string s = whole(at);

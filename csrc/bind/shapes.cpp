@@ -74,7 +74,7 @@ Widths widths_of(nb::handle h, const Tensor& x) {
       fail<ShapeError>("pad", "a pair of widths has " + std::to_string(d.size()) + " numbers", "give (before, after) per axis", x);
     return std::pair{d[0], d.back()};
   };
-  bool flat = true;
+  bool flat = nb::len(h) > 0;
   nb::object list = nb::steal(PySequence_List(h.ptr()));
   if (!list.is_valid()) nb::raise_python_error();
   for (nb::handle e : list) flat = flat && PyLong_Check(e.ptr());
@@ -161,6 +161,8 @@ void bind_shapes(nb::module_& m) {
     return squeeze(x.t, axes);
   }, nb::arg("x"), nb::arg("axis") = nb::none());
   m.def("broadcast_to", [](const Operand& x, const Dims& shape) { return broadcast_to(x.t, shape); }, nb::arg("x"), nb::arg("shape"));
+  m.def("_broadcast_shapes", [](const Dims& a, const Dims& b) { return broadcast(a, b, "broadcast_arrays"); }, nb::arg("a"),
+        nb::arg("b"));
   m.def("flip", [](const Operand& x, const Axes& axis) { return flip(x.t, axes_of(x.t, axis)); }, nb::arg("x"),
         nb::arg("axis") = nb::none());
   m.def("moveaxis", [](const Operand& x, const Dims& a, const Dims& b) { return moveaxis(x.t, a, b); }, nb::arg("x"),

@@ -30,8 +30,9 @@ PB_FN Wide load_wide(const float* p) {
 PB_FN void store_wide(float* p, Wide v) { __builtin_memcpy(p, &v, sizeof v); }
 
 // c (rows, 2 vectors) += or = a (rows, depth) b (depth, 2 vectors). a[i, k] stands at a + i * ai + k * ak.
-template <int Rows> PB_FN void tile(float* c, int64_t ldc, const float* a, int64_t ai, int64_t ak, const float* b,
-                                    int64_t ldb, int64_t depth, bool add) {
+template <int Rows>
+PB_FN void tile(float* c, int64_t ldc, const float* a, int64_t ai, int64_t ak, const float* b, int64_t ldb,
+                int64_t depth, bool add) {
   Wide acc[Rows][2];
   for (int i = 0; i < Rows; i++)
     for (int j = 0; j < 2; j++) acc[i][j] = add ? load_wide(c + i * ldc + j * kWide) : Wide{};
@@ -128,7 +129,8 @@ struct AttentionJob {
         best = best > top[i] ? best : top[i];
         float base = best == -std::numeric_limits<float>::infinity() ? 0.0f : best;
         float keep = exp(top[i] - base);
-        float sum = fold_row<Fold::Sum, float>(see, [&](int64_t t) __attribute__((always_inline)) { return row[t] = exp(row[t] - base); });
+        float sum = fold_row<Fold::Sum, float>(
+            see, [&](int64_t t) __attribute__((always_inline)) { return row[t] = exp(row[t] - base); });
         total[i] = total[i] * keep + sum;
         top[i] = best;
         if (keep != 1.0f)
@@ -175,7 +177,8 @@ struct AttentionJob {
 
   void backward_head(int64_t h, const Back& b) const {
     const AttentionCall& c = call;
-    const float *q = c.q + h * c.queries * c.width, *k = c.k + h * c.keys * c.width, *v = c.v + h * c.keys * c.out_width;
+    const float *q = c.q + h * c.queries * c.width, *k = c.k + h * c.keys * c.width,
+                *v = c.v + h * c.keys * c.out_width;
     const float *gy = c.gy + h * c.queries * c.out_width, *y = c.y + h * c.queries * c.out_width;
     transpose_rows(b.kt, k, c.keys, c.width, ld_keys);
     transpose_rows(b.vt, v, c.keys, c.out_width, ld_keys);

@@ -7,7 +7,7 @@ namespace pb {
 struct AttentionCall {
   int64_t heads, queries, keys, width, out_width;  // heads: product of the leading axes
   float scale;
-  bool causal;  // query i sees keys 0..i
+  bool causal;             // query i sees keys 0..i
   const float *q, *k, *v;  // (heads, queries, width), (heads, keys, width), (heads, keys, out_width)
   float* y;                // (heads, queries, out_width)
   float* lse;              // (heads, queries): log of the sum of exp of the scores

@@ -6,6 +6,7 @@
 // the same plane seen from another offset, and a row of the matrix that im2col would build is a contiguous run that
 // starts at off[k]. The products read these runs in place: memory of kh*kw times the input is neither written nor read.
 // Output rows are as wide as the planes; the few surplus columns are computed and dropped when the rows are stored.
+// Zeros at the end of a row and at the start of the next are kept once: a run that leaves a row on the right finds them.
 //
 //   forward      y[o, p]   = sum over (c, tap) of weight[o, c, tap] x[off + p]
 //   input_grad   the same on a grid of g, one product per residue, the taps of that residue, rows = input channels
@@ -46,10 +47,10 @@ struct Axis {
   int64_t taps(int64_t phase) const { return (k - phase + phases - 1) / phases; }
 };
 
-// to[r, q] = from[i0 + s*r, j0 + s*q], zero outside the h x w plane.
+// to[r, q] = from[i0 + s*r, j0 + s*q], zero outside the h x w plane; `shared` more zeros follow the last row.
 template <class S>
-void pack_plane(S* to, int64_t rows, int64_t cols, const S* from, int64_t h, int64_t w, int64_t i0, int64_t si,
-                int64_t j0, int64_t sj) {
+void pack_plane(S* to, int64_t rows, int64_t cols, int64_t shared, const S* from, int64_t h, int64_t w, int64_t i0,
+                int64_t si, int64_t j0, int64_t sj) {
   int64_t lo = j0 < 0 ? at_most(ceil_div(-j0, sj), cols) : 0;
   int64_t hi = at_least(lo, at_most(cols, w > j0 ? ceil_div(w - j0, sj) : 0));
   for (int64_t r = 0; r < rows; r++, to += cols) {
@@ -66,6 +67,7 @@ void pack_plane(S* to, int64_t rows, int64_t cols, const S* from, int64_t h, int
       for (int64_t q = lo; q < hi; q++) to[q] = row[q * sj];
     for (int64_t q = hi; q < cols; q++) to[q] = S(0);
   }
+  for (int64_t q = 0; q < shared; q++) to[q] = S(0);
 }
 
 // Rows of the output that one task takes: planes and result stay in L2, and there are tasks for many threads.
@@ -83,10 +85,10 @@ inline int64_t task_grain(double flops, int64_t tasks) {
 // The grid of the input for a block of output rows, and the offset of each (channel, tap) in it.
 template <class S> struct InputGrid {
   Axis y, x;
-  int64_t h, w, rows, width, plane;
+  int64_t h, w, rows, shared, width, plane;
   InputGrid(const ConvShape& s, int64_t block)
       : y(s.sh, s.dh, s.ph, s.kh), x(s.sw, s.dw, s.pw, s.kw), h(s.h), w(s.w), rows(block + y.reach),
-        width(s.ow + x.reach), plane(rows * width) {}
+        shared(s.sw == 1 ? at_most(s.pw, x.reach) : 0), width(s.ow + x.reach - shared), plane(rows * width + shared) {}
   int64_t per_channel() const { return y.phases * x.phases * plane; }
   int64_t slack() const { return x.reach + 2 * kTileCols<S>; }
   void offsets(int64_t* off, int64_t channels) const {
@@ -99,7 +101,7 @@ template <class S> struct InputGrid {
     for (int64_t c = 0; c < channels; c++, from += h * w)
       for (int64_t a = 0; a < y.phases; a++)
         for (int64_t b = 0; b < x.phases; b++, to += plane)
-          pack_plane(to, rows, width, from, h, w, y.s * y0 + y.residue(a) - y.p, y.s, x.residue(b) - x.p, x.s);
+          pack_plane(to, rows, width, shared, from, h, w, y.s * y0 + y.residue(a) - y.p, y.s, x.residue(b) - x.p, x.s);
   }
 };
 
@@ -169,7 +171,8 @@ template <class S> struct InputGrad {
   const ConvShape& s;
   Axis ya, xa;
   int64_t qy, qx, nqy, nqx;  // first grid row and column that hold input, and how many do
-  int64_t block, blocks, rows, width, plane, ldc, taps;
+  int64_t shared, width, taps;
+  int64_t block, blocks, rows, plane, ldc;
   S* dx;
   const S* g;
   S* panels;
@@ -177,12 +180,13 @@ template <class S> struct InputGrad {
 
   InputGrad(void* out, const void* in, const ConvShape& shape)
       : s(shape), ya(s.sh, s.dh, s.ph, s.kh), xa(s.sw, s.dw, s.pw, s.kw), qy(s.ph / s.sh), qx(s.pw / s.sw),
-        nqy((s.ph + s.h - 1) / s.sh - qy + 1), nqx((s.pw + s.w - 1) / s.sw - qx + 1), width(nqx + xa.reach),
+        nqy((s.ph + s.h - 1) / s.sh - qy + 1), nqx((s.pw + s.w - 1) / s.sw - qx + 1),
+        shared(at_least(0, at_most(xa.reach - qx, qx + nqx - s.ow))), width(nqx + xa.reach - shared),
         taps(s.kh * s.kw), dx(static_cast<S*>(out)), g(static_cast<const S*>(in)) {
     block = block_rows((s.o + s.c) * width * int64_t(sizeof(S)), nqy, s.n * s.groups);
     blocks = ceil_div(nqy, block);
     rows = block + ya.reach;
-    plane = rows * width;
+    plane = rows * width + shared;
     ldc = ceil_div(block * width, kTileCols<S>) * kTileCols<S>;
   }
 
@@ -223,7 +227,7 @@ template <class S> struct InputGrad {
   void task(int64_t image, int64_t first, S* planes, S* wide) const {
     int64_t group = image % s.groups, count = at_most(block, nqy - first), y0 = qy + first;
     for (int64_t o = 0; o < s.o; o++)
-      pack_plane(planes + o * plane, rows, width, g + (image * s.o + o) * s.oh * s.ow, s.oh, s.ow, y0 - ya.reach, 1,
+      pack_plane(planes + o * plane, rows, width, shared, g + (image * s.o + o) * s.oh * s.ow, s.oh, s.ow, y0 - ya.reach, 1,
                  qx - xa.reach, 1);
     if (ya.phases < s.sh || xa.phases < s.sw) clear(image, y0, count);
     const S* part = panels;

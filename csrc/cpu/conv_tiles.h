@@ -111,6 +111,47 @@ void tile_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64
     }
 }
 
+// ---- few output channels (depthwise): positions run along the lanes, kWideLanes of them at every ISA level
+
+template <class S> constexpr int kWideLanes = 64 / int(sizeof(S));
+inline constexpr int kParts = 64 / kVecBytes;
+inline constexpr int kLaneRows = kParts == 1 ? 9 : kParts == 2 ? 5 : 2;
+
+// Part v of kWideLanes lanes, zero from lane n on.
+template <class S> PB_TILE Vec<S> mask_lanes(Vec<S> x, int64_t n, int v) {
+  typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Bits;
+  static constexpr Bits table[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+  typedef Bits Mask __attribute__((vector_size(kVecBytes)));
+  Mask m;
+  __builtin_memcpy(&m, table + 16 - n + v * kLanes<S>, sizeof m);
+  return (Vec<S>)((Mask)x & m);
+}
+
+// d[r] += sum over a rectangle of positions of in[off[r] + y pitch + x] g[y, x]; rows of g are filled up with zeros.
+template <class S, int R>
+void lane_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64_t pitch, const S* g, S* d, int64_t ldd) {
+  Vec<S> acc[R][kParts] = {};
+  for (int64_t y = 0; y < rows; y++, in += pitch)
+    for (int64_t x = 0; x < cols; x += kWideLanes<S>, g += kWideLanes<S>) {
+      bool tail = cols - x < kWideLanes<S>;
+#pragma GCC unroll 16
+      for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < kParts; v++) {
+          Vec<S> a = load(in + off[r] + x + v * kLanes<S>);
+          if (tail) a = mask_lanes<S>(a, cols - x, v);
+          acc[r][v] = fmadd(a, load(g + v * kLanes<S>), acc[r][v]);
+        }
+    }
+  for (int r = 0; r < R; r++) {
+    S lane[kWideLanes<S>];
+    __builtin_memcpy(lane, acc[r], sizeof lane);
+    for (int w = kWideLanes<S> / 2; w; w /= 2)
+      for (int i = 0; i < w; i++) lane[i] += lane[i + w];
+    d[r * ldd] += lane[0];
+  }
+}
+
 template <class S> using ProductFn = void (*)(const S*, const S*, const int64_t*, int64_t, S*, int64_t, bool);
 template <class S> using DotFn = void (*)(const S*, const int64_t*, int64_t, int64_t, int64_t, const S*, S*, int64_t);
 template <class S, int NV, class I> struct ProductTable;
@@ -121,6 +162,13 @@ template <class S, int NV, class I> struct DotTable;
 template <class S, int NV, int... R> struct DotTable<S, NV, std::integer_sequence<int, R...>> {
   static constexpr DotFn<S> fn[] = {&tile_dot<S, R + 1, NV>...};
 };
+template <class S, class I> struct LaneTable;
+template <class S, int... R> struct LaneTable<S, std::integer_sequence<int, R...>> {
+  static constexpr DotFn<S> fn[] = {&lane_dot<S, R + 1>...};
+};
+template <class S> DotFn<S> lane_dot_of(int64_t rows) {
+  return LaneTable<S, std::make_integer_sequence<int, kLaneRows>>::fn[rows - 1];
+}
 template <class S> ProductFn<S> product_of(int64_t rows, bool thin) {
   if (thin) return ProductTable<S, kThinVecs, std::make_integer_sequence<int, kThin>>::fn[rows - 1];
   return ProductTable<S, 2, std::make_integer_sequence<int, kRows>>::fn[rows - 1];

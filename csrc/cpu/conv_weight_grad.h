@@ -2,6 +2,7 @@
 //
 // Images go in blocks, each with partial sums of its own, and channels in chunks; both cuts depend on shapes only. The
 // partial sums are added in the order of the blocks. The bias is the weight of a channel of ones, row 0 of the sums.
+// Vectors run along the output channels of a group; when these are few, along the positions of a row.
 #pragma once
 #include "cpu/conv_kernels.h"
 
@@ -46,6 +47,7 @@ template <class S> struct WeightGrad {
   InputGrid<S> grid;
   S *dw, *db;
   const S *x, *g;
+  bool few;                      // output channels
   S* sums;       // [images.count, groups, 1 + depth, ldd]
   int64_t* off;  // of the ones, then of (channel of a chunk, tap)
 
@@ -69,7 +71,7 @@ template <class S> struct WeightGrad {
       : s(shape), taps(s.kh * s.kw), depth(s.c * taps), ldd(vectors(s) * kLanes<S>),
         images(s.n, ceil_div(s.n, image_blocks(s))), chunks(s.c, chunk_channels(s)), strips(vectors(s), kDotVecs),
         block(rows_of(s)), grid(s, block), dw(static_cast<S*>(dw_)), db(static_cast<S*>(db_)),
-        x(static_cast<const S*>(x_)), g(static_cast<const S*>(g_)) {
+        x(static_cast<const S*>(x_)), g(static_cast<const S*>(g_)), few(s.o <= 4) {
     if (chunks.count == 0) chunks = Split(1, 1), chunks.base = 0;
     int64_t most = chunks.size(0);
     sums = scratch<S>(kPartials, images.count * s.groups * (1 + depth) * ldd);
@@ -77,12 +79,13 @@ template <class S> struct WeightGrad {
     off[0] = most * grid.per_channel();
     grid.offsets(off + 1, most);
   }
+  int64_t filled() const { return ceil_div(s.ow, kWideLanes<S>) * kWideLanes<S>; }
   int64_t tasks() const { return images.count * s.groups * chunks.count; }
 
   static void run(void* ctx, int64_t begin, int64_t end) {
     const WeightGrad& f = *static_cast<WeightGrad*>(ctx);
-    S* planes = scratch<S>(kPlanes, f.off[0] + f.grid.plane);
-    S* turned = scratch<S>(kTurned, f.block * f.s.ow * f.ldd);
+    S* planes = scratch<S>(kPlanes, f.off[0] + f.grid.plane + kWideLanes<S>);
+    S* turned = scratch<S>(kTurned, f.block * (f.few ? f.s.o * f.filled() : f.s.ow * f.ldd));
     for (int64_t i = 0; i < f.grid.plane; i++) planes[f.off[0] + i] = S(1);
     for (int64_t t = begin; t < end; t++) f.task(t, planes, turned);
   }
@@ -97,9 +100,23 @@ template <class S> struct WeightGrad {
       for (int64_t y0 = 0; y0 < s.oh; y0 += block) {
         int64_t image = n * s.groups + group, height = at_most(block, s.oh - y0);
         grid.pack(planes, x + (image * s.c + c0) * s.h * s.w, channels, y0);
-        turn_strips(turned, g + image * s.o * s.oh * s.ow + y0 * s.ow, height * s.ow);
-        add_products(d, rows, off + first, planes, turned, height);
+        const S* from = g + image * s.o * s.oh * s.ow + y0 * s.ow;
+        if (few) {
+          for (int64_t o = 0; o < s.o; o++)
+            pack_plane(turned + o * height * filled(), height, filled(), 0, from + o * s.oh * s.ow, height, s.ow, 0, 1, 0, 1);
+          add_lane_products(d, rows, off + first, planes, turned, height);
+        } else {
+          turn_strips(turned, from, height * s.ow);
+          add_products(d, rows, off + first, planes, turned, height);
+        }
       }
+  }
+  void add_lane_products(S* d, int64_t rows, const int64_t* at, const S* planes, const S* filled_g, int64_t height) const {
+    Split rs(rows, kLaneRows);
+    for (int64_t o = 0; o < s.o; o++)
+      for (int64_t r = 0; r < rs.count; r++)
+        lane_dot_of<S>(rs.size(r))(planes, at + rs.start(r), height, s.ow, grid.width, filled_g + o * height * filled(),
+                                   d + rs.start(r) * ldd + o, ldd);
   }
   void turn_strips(S* turned, const S* from, int64_t positions) const {
     for (int64_t i = 0; i < strips.count; i++) {

@@ -13,10 +13,11 @@
 
 namespace pb {
 
-inline constexpr int64_t kBlockABytes = 512 * 1024;  // packed rows of a: half of a second-level cache
+inline constexpr int64_t kBlockABytes = 512 * 1024;  // of a in one task: half of a second-level cache
 inline constexpr int64_t kMaxTileN = 1024;
-inline constexpr int64_t kTaskWork = 4 << 20;        // products worth a task of their own
-inline constexpr int64_t kThreadWork = 1 << 18;      // below, one thread does all
+inline constexpr int64_t kTaskWork = 1 << 20;        // products worth a task of their own
+inline constexpr int64_t kVectorWork = 1 << 16;      // the same for a product with one row
+inline constexpr int64_t kThreadWork = 3 << 19;      // below, one thread does all
 inline constexpr int kSlotA = 2, kSlotB = 3;
 
 // A Store policy sees every element once, when its sum is complete: x is the sum, col its column.
@@ -44,26 +45,30 @@ template <class S, class Store> void finish(S* c, int64_t c_row, int64_t rows, i
       for (int64_t j = 0; j < cols; j++) c[j] = store(c[j], col + j);
 }
 
-// How c is cut into tasks: a function of the shape only.
+// How c is cut into tasks.
 struct Plan {
   int64_t rows, cols;      // of tasks
   int64_t tile_m, tile_n;  // of c in one task
   int64_t tasks;
 };
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// Cutting rows packs b once more per cut, cutting columns packs a once more; strips that lie along k cost about four
-// times as much to pack as strips of neighbours.
+// Four tasks per thread where the work is worth it, more where blocks would outgrow the caches. b is packed once per
+// cut of the rows, a once per cut of the columns; what lies along k costs about four times as much to pack. The cut may
+// look at the threads because no bit of the result depends on it (Note [Order of the products]).
 inline Plan plan_tiles(const GemmArgs& g, int64_t max_m, int64_t columns) {
-  int64_t rows = ceil_div(g.m, max_m), cols = ceil_div(g.n, kMaxTileN);
-  double work = double(g.m) * double(g.n) * double(g.k);
+  int64_t rows = ceil_div(g.m, max_m), cols = ceil_div(g.n, kMaxTileN), team = pb_num_threads();
+  double work = double(g.m) * double(g.n) * double(g.k) * double(g.batch), tasks = 1;
+  if (team > 1 && work >= kThreadWork) {
+    tasks = work / kTaskWork < double(4 * team) ? work / kTaskWork : double(4 * team);
+    if (tasks < 2) tasks = 2;
+  }
   int64_t cost_a = (g.a_row == 1 ? 1 : 4) * g.m, cost_b = (g.b_col == 1 ? 1 : 4) * g.n;
-  auto want = [&](int64_t tiles) { return tiles * g.batch < (work * double(g.batch) > 1.5e6 ? 2 : 1); };
-  while ((work / double(rows * cols) >= 2.0 * kTaskWork && rows * cols * g.batch < 64) || want(rows * cols)) {
+  while (double(rows * cols * g.batch) < tasks) {
     bool can_m = g.m / rows >= 2 * kMaxRows, can_n = g.n / cols >= 2 * columns;
     if (!can_m && !can_n) break;
-    if (can_m && (!can_n || cost_b * cols <= cost_a * rows || g.m / rows >= 4 * (g.n / cols))) rows *= 2;
+    if (can_m && (!can_n || cost_b * rows <= cost_a * cols)) rows *= 2;
     else cols *= 2;
   }
   Plan p{rows, cols, ceil_div(g.m, rows), round_up(ceil_div(g.n, cols), columns), 0};
@@ -76,50 +81,48 @@ inline Plan plan_tiles(const GemmArgs& g, int64_t max_m, int64_t columns) {
 template <class S, class LoadA, class LoadB, class Store> struct Product {
   using SA = typename LoadA::Source;
   using SB = typename LoadB::Source;
-  static constexpr int64_t kCols = kColumns<S>, kLane = kLanes<S>;
+  static constexpr int64_t kCols = kColumns<S>, kLane = kLanes<S>, kPitch = round_up(kMaxRows, kBlock<S>);
+  static constexpr int64_t kGroup = 4 * kCols;  // columns of b packed together
 
   const GemmArgs& g;
   Plan plan;
   Store store;
   int64_t claimed = 0;
 
-  // c[m, n] of one task: for each block of k, a is packed whole, b strip by strip just before its use.
+  // c[m, n] of one task. For each block of k, a is packed whole and b in groups of strips; each strip of b, in the
+  // first-level cache, meets all strips of a. What is used once or twice and lies well is read in place.
   void block(const SA* a, const SB* b, S* c, int64_t col, int64_t m, int64_t n) const {
-    int64_t strips = ceil_div(m, kMaxRows), depth = g.k < kDepth ? g.k : kDepth;
+    Strips sa{m, ceil_div(m, kMaxRows), kPitch, 0};
     bool direct_a = LoadA::direct && g.a_row == 1 && n <= 2 * kCols;
-    auto* pa = direct_a ? nullptr : static_cast<S*>(pb_scratch(kSlotA, size_t(m * depth) * sizeof(S) + 64));
-    auto* pb = static_cast<S*>(pb_scratch(kSlotB, size_t(depth * kCols) * sizeof(S) + 64));
+    bool direct_b = LoadB::direct && g.b_col == 1 && sa.count <= 2 && n % kLane == 0;
+    size_t depth = size_t(g.k < kDepth ? g.k : kDepth) * sizeof(S);
+    auto* pa = direct_a ? nullptr : static_cast<S*>(pb_scratch(kSlotA, size_t(sa.count * kPitch) * depth));
+    auto* pb = direct_b ? nullptr : static_cast<S*>(pb_scratch(kSlotB, size_t(kGroup) * depth));
     for (int64_t k0 = 0; k0 < g.k; k0 += kDepth) {
       int64_t k = g.k - k0 < kDepth ? g.k - k0 : kDepth;
       const SA* ak = a + k0 * g.a_col;
-      if (!direct_a)
-        for (int64_t s = 0; s < strips; s++) {
-          int64_t i = m * s / strips, h = m * (s + 1) / strips - i;
-          pack<LoadA>(pa + i * k, h, ak + i * g.a_row, g.a_row, g.a_col, h, k);
-        }
+      if (!direct_a) pack<LoadA>(pa, ak, g.a_row, g.a_col, k, sa);
+      TileArgs<S> t{};
+      t.k = k;
+      t.a_step = direct_a ? g.a_col : kPitch;
+      t.b_step = direct_b ? g.b_row : kCols;
+      t.c_row = g.c_row;
+      t.add = g.accumulate || k0 > 0;
       for (int64_t j = 0; j < n; j += kCols) {
-        int64_t w = n - j < kCols ? n - j : kCols, v = ceil_div(w, kLane);
         const SB* bk = b + k0 * g.b_row + j * g.b_col;
-        TileArgs<S> t{};
-        t.k = k;
-        t.c_row = g.c_row;
-        t.width = w;
-        t.add = g.accumulate || k0 > 0;
-        if (LoadB::direct && g.b_col == 1 && w == v * kLane && strips <= 4) {
-          t.b = reinterpret_cast<const S*>(bk);
-          t.b_step = g.b_row;
-        } else {
-          pack<LoadB>(pb, v * kLane, bk, g.b_col, g.b_row, w, k);
-          t.b = pb;
-          t.b_step = v * kLane;
+        if (!direct_b && j % kGroup == 0) {
+          int64_t lines = n - j < kGroup ? n - j : kGroup;
+          pack<LoadB>(pb, bk, g.b_col, g.b_row, k, {lines, ceil_div(lines, kCols), kCols, kCols});
         }
-        for (int64_t s = 0; s < strips; s++) {
-          int64_t i = m * s / strips, h = m * (s + 1) / strips - i;
-          t.a = direct_a ? reinterpret_cast<const S*>(ak) + i : pa + i * k;
-          t.a_step = direct_a ? g.a_col : h;
+        t.b = direct_b ? reinterpret_cast<const S*>(bk) : pb + j % kGroup * k;
+        t.width = n - j < kCols ? n - j : kCols;
+        auto& tiles = kTiles<S>.fn[ceil_div(t.width, kLane) - 1];
+        for (int64_t s = 0; s < sa.count; s++) {
+          int64_t i = sa.begin(s), h = sa.begin(s + 1) - i;
+          t.a = direct_a ? reinterpret_cast<const S*>(ak) + i : pa + s * k * kPitch;
           t.c = c + i * g.c_row + j;
-          kTiles<S>.fn[v - 1][h - 1](t);
-          if (k0 + k == g.k) finish(t.c, g.c_row, h, w, col + j, store);
+          tiles[h - 1](t);
+          if (k0 + k == g.k) finish(t.c, g.c_row, h, t.width, col + j, store);
         }
       }
     }
@@ -160,7 +163,7 @@ template <class S, class LoadA, class LoadB, class Store> struct Product {
 template <class S, class Store> void run_store(const GemmArgs& g, const Store& store) {
   Plan plan;
   if (g.m == 1) {
-    int64_t wide = round_up(kTaskWork / 64 / g.k + 1, kVectorColumns<S>);
+    int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
     plan = {1, ceil_div(g.n, wide), 1, wide, ceil_div(g.n, wide) * g.batch};
   } else {
     plan = plan_tiles(g, kBlockABytes / (kDepth * int64_t(sizeof(S))), kColumns<S>);

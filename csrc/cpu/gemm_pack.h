@@ -96,73 +96,86 @@ inline void transpose(BlockOf<double>::type (&r)[2]) {
 }
 #endif
 
-// Neighbours along the width: whole blocks, the last one overlapping its predecessor.
+// A block of an operand in its packed form: strips of up to `pitch` lines, each with `pitch` elements per step of k.
+// Lines are rows of a or columns of b. A step of 0 means strips of nearly equal width.
+struct Strips {
+  int64_t lines, count, pitch, step;
+  int64_t begin(int64_t s) const {
+    int64_t at = step ? s * step : s * lines / count;
+    return at < lines ? at : lines;
+  }
+  int64_t width(int64_t s) const { return begin(s + 1) - begin(s); }
+};
+
+// Neighbours along the lines: each step of k is read in one go and dealt out to the strips. Whole blocks are copied,
+// the last one overlapping its predecessor.
 template <class Load, class S>
-void pack_copy(S* dst, int64_t pitch, const typename Load::Source* src, int64_t k_step, int64_t width, int64_t k) {
+void pack_copy(S* dst, const typename Load::Source* src, int64_t k_step, int64_t k, const Strips& t) {
   constexpr int T = kBlock<S>;
-  for (int64_t p = 0; p < k; p++, dst += pitch, src += k_step) {
-    __builtin_prefetch(src + pitch);  // the strip that is packed next
-    if (width < T) {
-      for (int64_t i = 0; i < width; i++) dst[i] = Load::at(src + i);
-      continue;
-    }
-    for (int64_t i = 0; i + T <= width; i += T) store_block(dst + i, Load::block(src + i));
-    if (width % T) store_block(dst + width - T, Load::block(src + width - T));
+  constexpr int64_t kGroup = 8;  // strips written together
+  for (int64_t s0 = 0; s0 < t.count; s0 += kGroup, dst += kGroup * k * t.pitch) {
+    int64_t n = t.count - s0 < kGroup ? t.count - s0 : kGroup, begin[kGroup + 1];
+    for (int64_t s = 0; s <= n; s++) begin[s] = t.begin(s0 + s);
+    for (int64_t p = 0; p < k; p++)
+      for (int64_t s = 0; s < n; s++) {
+        int64_t width = begin[s + 1] - begin[s];
+        const auto* from = src + p * k_step + begin[s];
+        S* to = dst + (s * k + p) * t.pitch;
+        __builtin_prefetch(from + 8 * k_step);  // rows far apart escape the hardware's prefetcher
+        if (width * int64_t(sizeof(*from)) > 64) __builtin_prefetch(from + 8 * k_step + 64 / sizeof(*from));
+        if (width < T) {
+          for (int64_t i = 0; i < width; i++) to[i] = Load::at(from + i);
+          continue;
+        }
+        for (int64_t i = 0; i + T <= width; i += T) store_block(to + i, Load::block(from + i));
+        if (width % T) store_block(to + width - T, Load::block(from + width - T));
+      }
   }
 }
 
-// Neighbours along k: B blocks of T rows by T steps are transposed together. Rows beyond `width` repeat the last one;
-// what they write beyond the strip is overwritten by the next step, so dst needs T elements of slack at its end.
-template <class Load, int B, class S>
+// Neighbours along k: up to T rows are transposed, two blocks at a time, so that a line of the source is read once.
+// Rows beyond `width` repeat the last one.
+template <class Load, class S>
 void pack_transpose(S* dst, int64_t pitch, const typename Load::Source* src, int64_t row, int64_t width, int64_t k) {
   constexpr int T = kBlock<S>;
   using V = typename BlockOf<S>::type;
+  const typename Load::Source* rows[T];
+  for (int i = 0; i < T; i++) rows[i] = src + (i < width ? i : width - 1) * row;
   int64_t p = 0;
-  for (; p + T <= k; p += T) {
-    V r[B][T];
-#pragma GCC unroll 4
-    for (int b = 0; b < B; b++) {
+  for (; p + 2 * T <= k; p += 2 * T) {
+    V r[T], s[T];
 #pragma GCC unroll 8
-      for (int i = 0; i < T; i++) {
-        int64_t at = b * T + i < width ? b * T + i : width - 1;
-        r[b][i] = Load::block(src + at * row + p);
-      }
-      transpose(r[b]);
+    for (int i = 0; i < T; i++) {
+      r[i] = Load::block(rows[i] + p);
+      s[i] = Load::block(rows[i] + p + T);
     }
+    transpose(r);
+    transpose(s);
 #pragma GCC unroll 8
-    for (int i = 0; i < T; i++)
-#pragma GCC unroll 4
-      for (int b = 0; b < B; b++) store_block(dst + (p + i) * pitch + b * T, r[b][i]);
+    for (int i = 0; i < T; i++) store_block(dst + (p + i) * pitch, r[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < T; i++) store_block(dst + (p + T + i) * pitch, s[i]);
   }
   for (; p < k; p++)
-    for (int64_t i = 0; i < width; i++) dst[p * pitch + i] = Load::at(src + i * row + p);
+    for (int64_t i = 0; i < T; i++) dst[p * pitch + i] = Load::at(rows[i] + p);
 }
 
-// dst[p * pitch + i] = src[i * row + p * k_step] for i < width, p < k. Columns from width to pitch become 0.
+// Strip s, step p, line i of it: dst[(s * k + p) * pitch + i] = src[(begin(s) + i) * row + p * k_step]. pitch is a
+// multiple of the block. What lies between a strip's width and its pitch are numbers of no meaning to anybody.
 template <class Load, class S>
-void pack(S* dst, int64_t pitch, const typename Load::Source* src, int64_t row, int64_t k_step, int64_t width,
-          int64_t k) {
+void pack(S* dst, const typename Load::Source* src, int64_t row, int64_t k_step, int64_t k, const Strips& t) {
   constexpr int T = kBlock<S>;
-  if (row == 1) {
-    pack_copy<Load>(dst, pitch, src, k_step, width, k);
-  } else if (k_step == 1 && (width + T - 1) / T * T == pitch && width > 2 * T) {
-    int64_t i = 0;  // strips of b: a pitch of whole blocks
-    for (; i + T < width; i += 2 * T)
-      pack_transpose<Load, 2>(dst + i, pitch, src + i * row, row, width - i < 2 * T ? width - i : 2 * T, k);
-    if (i < width) pack_transpose<Load, 1>(dst + i, pitch, src + i * row, row, width - i, k);
-  } else if (k_step == 1 && width <= T) {
-    pack_transpose<Load, 1>(dst, pitch, src, row, width, k);
-  } else if (k_step == 1 && width <= 2 * T) {
-    pack_transpose<Load, 2>(dst, pitch, src, row, width, k);
-  } else if (k_step == 1 && width <= 4 * T) {
-    pack_transpose<Load, 4>(dst, pitch, src, row, width, k);
-  } else {
-    for (int64_t p = 0; p < k; p++)
-      for (int64_t i = 0; i < width; i++) dst[p * pitch + i] = Load::at(src + i * row + p * k_step);
+  if (row == 1) return pack_copy<Load>(dst, src, k_step, k, t);
+  for (int64_t s = 0; s < t.count; s++, dst += k * t.pitch) {
+    int64_t width = t.width(s);
+    const auto* from = src + t.begin(s) * row;
+    if (k_step == 1)
+      for (int64_t i = 0; i < width; i += T)
+        pack_transpose<Load>(dst + i, t.pitch, from + i * row, row, width - i < T ? width - i : T, k);
+    else
+      for (int64_t p = 0; p < k; p++)
+        for (int64_t i = 0; i < width; i++) dst[p * t.pitch + i] = Load::at(from + i * row + p * k_step);
   }
-  if (width < pitch)
-    for (int64_t p = 0; p < k; p++)
-      for (int64_t i = width; i < pitch; i++) dst[p * pitch + i] = S(0);
 }
 
 }  // namespace pb

@@ -5,7 +5,8 @@
 
 namespace pb::optim {
 
-template <class Rule, class T> PB_FN auto narrow_step(const double* from) {
+template <class Rule, class T>
+PB_FN auto narrow_step(const double* from) {
   typename Rule::template Step<T> k;
   T to[step_count<Rule>()];
   for (int i = 0; i < step_count<Rule>(); i++) to[i] = T(from[i]);
@@ -31,12 +32,14 @@ void update_loop(const UpdateArgs& a, std::index_sequence<J...>) {
   }
 }
 
-template <class Rule, Decay D, class T> void update_kernel(const UpdateArgs& a) {
+template <class Rule, Decay D, class T>
+void update_kernel(const UpdateArgs& a) {
   update_loop<Rule, D, T>(a, std::make_index_sequence<size_t(slot_count<Rule>())>{});
 }
 
 // 32 partial sums, merged pairwise: the same bits at every level and for any number of threads.
-template <class T> double measure_kernel(const void* from, int64_t n, bool* finite) {
+template <class T>
+double measure_kernel(const void* from, int64_t n, bool* finite) {
   constexpr int kLanes = 32;
   auto* x = static_cast<const T*>(from);
   double lane[kLanes] = {};
@@ -62,7 +65,8 @@ template <class T> double measure_kernel(const void* from, int64_t n, bool* fini
   return lane[0];
 }
 
-template <class T> void clamp_kernel(void* to, const void* from, double scale, double bound, int64_t n) {
+template <class T>
+void clamp_kernel(void* to, const void* from, double scale, double bound, int64_t n) {
   auto* y = static_cast<T*>(to);
   auto* x = static_cast<const T*>(from);
   const T s = T(scale), hi = T(bound);
@@ -74,27 +78,30 @@ template <class T> void clamp_kernel(void* to, const void* from, double scale, d
   }
 }
 
-template <class Rule, class T> constexpr RuleKernels::Update update_of(Decay d) {
+template <class Rule, class T>
+constexpr RuleKernels::Update update_of(Decay d) {
   return d == Decay::None      ? &update_kernel<Rule, Decay::None, T>
          : d == Decay::Coupled ? &update_kernel<Rule, Decay::Coupled, T>
                                : &update_kernel<Rule, Decay::Decoupled, T>;
 }
-template <class Rule> constexpr RuleKernels rule_kernels() {
+template <class Rule>
+constexpr RuleKernels rule_kernels() {
   return {{{update_of<Rule, float>(Decay::None), update_of<Rule, float>(Decay::Coupled),
             update_of<Rule, float>(Decay::Decoupled)},
            {update_of<Rule, double>(Decay::None), update_of<Rule, double>(Decay::Coupled),
             update_of<Rule, double>(Decay::Decoupled)}}};
 }
-template <int N> struct RuleTable {
+template <int N>
+struct RuleTable {
   RuleKernels row[N];
 };
-template <size_t... I> constexpr RuleTable<int(sizeof...(I))> rule_table(std::index_sequence<I...>) {
+template <size_t... I>
+constexpr RuleTable<int(sizeof...(I))> rule_table(std::index_sequence<I...>) {
   return {{rule_kernels<typename RuleAt<int(I)>::type>()...}};
 }
 
 constexpr auto kRuleTable = rule_table(std::make_index_sequence<size_t(kRules)>{});
-constexpr OptimKernels kOptimTable = {{&measure_kernel<float>, &measure_kernel<double>},
-                                      {&clamp_kernel<float>, &clamp_kernel<double>},
-                                      kRuleTable.row};
+constexpr OptimKernels kOptimTable = {
+    {&measure_kernel<float>, &measure_kernel<double>}, {&clamp_kernel<float>, &clamp_kernel<double>}, kRuleTable.row};
 
 }  // namespace pb::optim

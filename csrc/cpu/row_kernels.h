@@ -8,17 +8,24 @@ namespace pb {
 
 inline constexpr int kRowLanes = 32;
 
-template <Fold F, class S> PB_FN S fold_start() {
-  if constexpr (F == Fold::Max) return -std::numeric_limits<S>::infinity();
-  else return S(0);
+template <Fold F, class S>
+PB_FN S fold_start() {
+  if constexpr (F == Fold::Max)
+    return -std::numeric_limits<S>::infinity();
+  else
+    return S(0);
 }
-template <Fold F, class S> PB_FN S fold_step(S a, S v) {
-  if constexpr (F == Fold::Max) return v > a ? v : a;
-  else return a + v;
+template <Fold F, class S>
+PB_FN S fold_step(S a, S v) {
+  if constexpr (F == Fold::Max)
+    return v > a ? v : a;
+  else
+    return a + v;
 }
 
 // value(i) is called once for every i in [0, n).
-template <Fold F, class S, class Value> PB_FN S fold_row(int64_t n, Value value) {
+template <Fold F, class S, class Value>
+PB_FN S fold_row(int64_t n, Value value) {
   S lane[kRowLanes];
   for (int j = 0; j < kRowLanes; j++) lane[j] = fold_start<F, S>();
   int64_t i = 0;
@@ -32,7 +39,8 @@ template <Fold F, class S, class Value> PB_FN S fold_row(int64_t n, Value value)
   return lane[0];
 }
 
-template <class Op, class S> struct RowJob {
+template <class Op, class S>
+struct RowJob {
   const RowCall& call;
 
   struct Pointers {
@@ -47,7 +55,8 @@ template <class Op, class S> struct RowJob {
     }
   };
 
-  template <int P> static PB_FN void passes(const Pointers& p, At<S>& e, int64_t n) {
+  template <int P>
+  static PB_FN void passes(const Pointers& p, At<S>& e, int64_t n) {
     if constexpr (P < kPasses<Op>) {
       S s = fold_row<Op::folds[P], S>(n, [&](int64_t i) __attribute__((always_inline)) {
         S v = Op::template pass<P, S>(p.read(e, i));
@@ -115,7 +124,8 @@ template <class Op, class S> struct RowJob {
   }
 };
 
-template <class S> struct MergeJob {
+template <class S>
+struct MergeJob {
   S* sum;
   int64_t blocks, n;
   static void run(void* ctx, int64_t begin, int64_t end) {
@@ -131,7 +141,8 @@ template <class S> struct MergeJob {
 inline int64_t row_grain(int64_t n) { return 65536 / (n + 1) + 1; }
 
 // The total column sums end in the first block.
-template <class Op, class S> void row_kernel(const RowCall& call) {
+template <class Op, class S>
+void row_kernel(const RowCall& call) {
   RowJob<Op, S> job{call};
   if (!call.column[0]) {
     pb_parallel_for(call.rows, row_grain(call.n), &RowJob<Op, S>::rows, &job);
@@ -146,12 +157,16 @@ template <class Op, class S> void row_kernel(const RowCall& call) {
 }
 
 // The ops of ops/rows.h in the order of the text.
-template <int I> struct RowAt;
-template <int N> struct RowKernelTable {
+template <int I>
+struct RowAt;
+template <int N>
+struct RowKernelTable {
   RowKernels row[N];
 };
-template <size_t... I> constexpr RowKernelTable<int(sizeof...(I))> row_kernel_table(std::index_sequence<I...>) {
-  return {{RowKernels{{&row_kernel<typename RowAt<int(I)>::type, float>, &row_kernel<typename RowAt<int(I)>::type, double>}}...}};
+template <size_t... I>
+constexpr RowKernelTable<int(sizeof...(I))> row_kernel_table(std::index_sequence<I...>) {
+  return {{RowKernels{
+      {&row_kernel<typename RowAt<int(I)>::type, float>, &row_kernel<typename RowAt<int(I)>::type, double>}}...}};
 }
 
 }  // namespace pb

@@ -5,7 +5,8 @@
 
 namespace pb {
 
-template <class S> struct CrossEntropyJob {
+template <class S>
+struct CrossEntropyJob {
   const CrossEntropyCall& call;
 
   static void forward(void* ctx, int64_t begin, int64_t end) {
@@ -29,8 +30,11 @@ template <class S> struct CrossEntropyJob {
     loss = (log(sum) - (x[t] - m)) * (S(c.hit) * (w ? w[t] : S(1)));
     if (c.even == 0) return;
     S top = log(sum) + m, spread;
-    if (w) spread = fold_row<Fold::Sum, S>(c.n, [&](int64_t i) __attribute__((always_inline)) { return w[i] * (top - x[i]); });
-    else spread = fold_row<Fold::Sum, S>(c.n, [&](int64_t i) __attribute__((always_inline)) { return top - x[i]; });
+    if (w)
+      spread =
+          fold_row<Fold::Sum, S>(c.n, [&](int64_t i) __attribute__((always_inline)) { return w[i] * (top - x[i]); });
+    else
+      spread = fold_row<Fold::Sum, S>(c.n, [&](int64_t i) __attribute__((always_inline)) { return top - x[i]; });
     loss += S(c.even) * spread;
   }
 
@@ -63,11 +67,13 @@ template <class S> struct CrossEntropyJob {
   }
 };
 
-template <class S> void cross_entropy(const CrossEntropyCall& call) {
+template <class S>
+void cross_entropy(const CrossEntropyCall& call) {
   CrossEntropyJob<S> job{call};
   pb_parallel_for(call.rows, row_grain(call.n), &CrossEntropyJob<S>::forward, &job);
 }
-template <class S> void cross_entropy_pull(const CrossEntropyCall& call) {
+template <class S>
+void cross_entropy_pull(const CrossEntropyCall& call) {
   CrossEntropyJob<S> job{call};
   pb_parallel_for(call.rows, row_grain(call.n), &CrossEntropyJob<S>::backward, &job);
 }

@@ -4,13 +4,15 @@
 
 namespace pb {
 
-template <class S> PB_FN bool beats(S v, S best, bool largest) {
+template <class S>
+PB_FN bool beats(S v, S best, bool largest) {
   if constexpr (std::is_floating_point_v<S>)
     if (best != best) return false;
   return (largest ? v > best : v < best) | (v != v);
 }
 
-template <class S> struct ExtremeJob {
+template <class S>
+struct ExtremeJob {
   int64_t* out;
   const S* x;
   int64_t n, inner;
@@ -30,12 +32,14 @@ template <class S> struct ExtremeJob {
     }
   }
 };
-template <class S> void arg_extreme(int64_t* out, const void* x, int64_t outer, int64_t n, int64_t inner, bool largest) {
+template <class S>
+void arg_extreme(int64_t* out, const void* x, int64_t outer, int64_t n, int64_t inner, bool largest) {
   ExtremeJob<S> job{out, static_cast<const S*>(x), n, inner, largest};
   pb_parallel_for(outer * inner, row_grain(n), &ExtremeJob<S>::run, &job);
 }
 
-template <class S> struct RunningJob {
+template <class S>
+struct RunningJob {
   S* y;
   const S* x;
   int64_t n, inner, lead;

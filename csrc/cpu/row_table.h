@@ -20,14 +20,24 @@ struct RowCall {
 // loss[r] = sum over c of q[r, c] * (lse[r] - x[r, c]), with q[r, c] = w[c] * (hit at the target + even).
 struct CrossEntropyCall {
   int64_t rows, n;
-  const void* x;            // (rows, n)
-  const int64_t* target;    // (rows), -1 for a row that does not count
-  const void* weight;       // (n) or null
-  const void* g;            // backward: cotangent of loss, (rows), or one number with g_step 0
+  const void* x;          // (rows, n)
+  const int64_t* target;  // (rows), -1 for a row that does not count
+  const void* weight;     // (n) or null
+  const void* g;          // backward: cotangent of loss, (rows), or one number with g_step 0
   int64_t g_step;
-  void* lse;                // (rows)
-  void* out;                // forward: loss (rows); backward: cotangent of x (rows, n)
+  void* lse;                       // (rows)
+  void* out;                       // forward: loss (rows); backward: cotangent of x (rows, n)
   double hit, even, total_weight;  // 1 - smoothing, smoothing / n, sum of weight
+};
+
+// x[outer, channels, inner] with numbers per channel; inner is 1 (a channel is a column) or long.
+struct ChannelCall {
+  enum Sum { X, Square, G, Product } sum;  // of x, (x - m)^2, g, g (x - m)
+  int64_t outer, channels, inner;
+  const void *x, *g;          // g null in forward
+  const void* m;              // (channels)
+  const void *a, *b, *scale;  // apply: out = (x - m) a + b, + g scale
+  void* out;                  // sums: (channels); apply: like x
 };
 
 struct RowKernels {
@@ -38,6 +48,8 @@ struct RowTable {
   const RowKernels* ops;  // in the order of ops/rows.h
   void (*cross_entropy[2])(const CrossEntropyCall& call);
   void (*cross_entropy_pull[2])(const CrossEntropyCall& call);
+  void (*channel_sums[2])(const ChannelCall& call);
+  void (*channel_apply[2])(const ChannelCall& call);
   // out[o, i] = index of the extreme of x[outer, n, inner] along n; NaN wins, the first of equals wins. By Compute.
   void (*arg_extreme[4])(int64_t* out, const void* x, int64_t outer, int64_t n, int64_t inner, bool largest);
   // Running sums along n of x[outer, n, inner]; y has n + lead entries, the first `lead` are 0. By Compute.

@@ -55,7 +55,8 @@ Tensor scores_of(const Tensor& q, const Tensor& k, double scale, bool causal) {
 // Many heads of float32, nothing added to the scores and no tangent: decided by the operands alone.
 bool blocked(const Tensor& q, const Tensor& k, const Tensor& v) {
   if (q.dtype() != DType::F32 || k.dtype() != DType::F32 || v.dtype() != DType::F32) return false;
-  if (has_tangent(q) || has_tangent(k) || has_tangent(v) || q.size() == 0 || k.size() == 0 || v.size() == 0) return false;
+  if (has_tangent(q) || has_tangent(k) || has_tangent(v) || q.size() == 0 || k.size() == 0 || v.size() == 0)
+    return false;
   if (q.ndim() != k.ndim() || q.ndim() != v.ndim()) return false;
   int64_t heads = 1;
   for (int i = 0; i + 2 < q.ndim(); i++) {
@@ -115,24 +116,26 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
   kernels().forward(call);
   std::vector<Saved> saved;
   if (any_wants(q, k, v)) saved = {Saved(q), Saved(k), Saved(v), Saved::output(y), Saved(lse)};
-  record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved), [scale, causal](const Slots& s, const PullArgs& a) {
-    Tensor q = s[0], k = s[1], v = s[2];
-    if (mode().grad || has_tangent(a.g[0]) || has_tangent(q) || has_tangent(k) || has_tangent(v))
-      return graph_pull(a, q, k, v, scale, causal);
-    Tensor cq = raw(q), ck = raw(k), cv = raw(v), y = raw(s[3]), lse = s[4], g = raw(a.g[0]);
-    Tensor gq = empty(q.shape(), DType::F32), gk = empty(k.shape(), DType::F32), gv = empty(v.shape(), DType::F32);
-    AttentionCall call = call_of(cq, ck, cv, scale, causal);
-    call.y = y.data<float>();
-    call.lse = lse.data<float>();
-    call.gy = g.data<float>();
-    call.gq = gq.data<float>();
-    call.gk = gk.data<float>();
-    call.gv = gv.data<float>();
-    kernels().backward(call);
-    a.gin[0] = gq;
-    a.gin[1] = gk;
-    a.gin[2] = gv;
-  });
+  record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved),
+         [scale, causal](const Slots& s, const PullArgs& a) {
+           Tensor q = s[0], k = s[1], v = s[2];
+           if (mode().grad || has_tangent(a.g[0]) || has_tangent(q) || has_tangent(k) || has_tangent(v))
+             return graph_pull(a, q, k, v, scale, causal);
+           Tensor cq = raw(q), ck = raw(k), cv = raw(v), y = raw(s[3]), lse = s[4], g = raw(a.g[0]);
+           Tensor gq = empty(q.shape(), DType::F32), gk = empty(k.shape(), DType::F32),
+                  gv = empty(v.shape(), DType::F32);
+           AttentionCall call = call_of(cq, ck, cv, scale, causal);
+           call.y = y.data<float>();
+           call.lse = lse.data<float>();
+           call.gy = g.data<float>();
+           call.gq = gq.data<float>();
+           call.gk = gk.data<float>();
+           call.gv = gv.data<float>();
+           kernels().backward(call);
+           a.gin[0] = gq;
+           a.gin[1] = gk;
+           a.gin[2] = gv;
+         });
   return y;
 }
 
@@ -148,8 +151,10 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
   if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) return blocked_attention(q, k, v, scale, o.causal);
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
-  if (bool(mask) && mask.dtype() == DType::Bool) scores = where(mask, scores, Tensor(kNever));
-  else if (mask) scores = scores + mask;
+  if (bool(mask) && mask.dtype() == DType::Bool)
+    scores = where(mask, scores, Tensor(kNever));
+  else if (mask)
+    scores = scores + mask;
   Tensor p = weights_of(scores, bool(mask));
   if (o.dropout > 0) {
     const Tensor in[] = {p};

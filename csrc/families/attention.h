@@ -11,8 +11,8 @@ struct AttentionOptions {
   double dropout = 0;
   Generator* rng = nullptr;
 };
-// q (..., L, D), k (..., S, D), v (..., S, E) to (..., L, E). A bool mask is True where a query attends, a float mask is
-// added. A query that may attend to nothing gets 0.
+// q (..., L, D), k (..., S, D), v (..., S, E) to (..., L, E). A bool mask is True where a query attends, a float mask
+// is added. A query that may attend to nothing gets 0.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const AttentionOptions& o);
 
 }  // namespace pb

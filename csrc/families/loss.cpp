@@ -84,7 +84,8 @@ Tensor checked_target(const char* op, const Tensor& target, int64_t classes, con
   Tensor t = clone(cast(detach(target), DType::I64));
   auto* v = t.data<int64_t>();
   for (int64_t i = 0; i < t.size(); i++) {
-    if (o.has_ignored && v[i] == o.ignored) v[i] = -1;
+    if (o.has_ignored && v[i] == o.ignored)
+      v[i] = -1;
     else if (v[i] < 0 || v[i] >= classes)
       fail<IndexError>(op,
                        "target " + std::to_string(v[i]) + " at position " + std::to_string(i) + " is not in [0, " +
@@ -124,8 +125,8 @@ Tensor index_loss(const Tensor& x, const Tensor& target, const Tensor& weight, c
 Tensor probability_loss(const Tensor& x, const Tensor& target, const Tensor& weight, const Options& o) {
   int64_t n = x.shape().back();
   if (o.has_ignored)
-    fail<ValueError>("cross_entropy", "ignore_index= needs integer targets", "give the row the weight 0 in the target instead",
-                     target);
+    fail<ValueError>("cross_entropy", "ignore_index= needs integer targets",
+                     "give the row the weight 0 in the target instead", target);
   Tensor q = cast(target, x.dtype());
   if (o.smoothing > 0) q = q * Tensor(1 - o.smoothing) + Tensor(o.smoothing / double(n));
   if (weight) q = q * cast(weight, x.dtype());
@@ -150,14 +151,16 @@ Prepared prepare(const char* op, const Tensor& input, const Tensor& target, cons
   int axis = normalize_axis(o.axis, input.ndim(), op), last = input.ndim() - 1;
   int64_t classes = input.shape()[axis];
   if (bool(weight) && !(weight.shape() == Shape{classes}))
-    fail<ShapeError>(op, "weight must have one number per class", "its shape is (" + std::to_string(classes) + ",)", weight);
+    fail<ShapeError>(op, "weight must have one number per class", "its shape is (" + std::to_string(classes) + ",)",
+                     weight);
   Prepared p{as_float(input), target, input.shape(), DType::F32, is_integer(target.dtype())};
   p.kept.erase(axis);
   if (!p.integer && !is_float(target.dtype()))
     fail<DTypeError>(op, "the target must be integer classes or float probabilities", "cast it with .astype", target);
   if (!(target.shape() == (p.integer ? p.kept : input.shape())))
     fail<ShapeError>(op, "the target does not fit the input along axis " + std::to_string(o.axis),
-                     "integer targets have the input's shape without the class axis, probabilities the same shape", input, target);
+                     "integer targets have the input's shape without the class axis, probabilities the same shape",
+                     input, target);
   p.result = p.x.dtype();
   p.x = cast(p.x, row_compute(p.result));
   if (axis == last) return p;
@@ -175,17 +178,21 @@ Prepared prepare(const char* op, const Tensor& input, const Tensor& target, cons
 Tensor cross_entropy(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
   const char* op = "cross_entropy";
   if (!(o.smoothing >= 0 && o.smoothing <= 1))
-    fail<ValueError>(op, "label_smoothing must be in [0, 1], got " + std::to_string(o.smoothing), "0 means no smoothing");
+    fail<ValueError>(op, "label_smoothing must be in [0, 1], got " + std::to_string(o.smoothing),
+                     "0 means no smoothing");
   Prepared p = prepare(op, input, target, weight, o);
   if (bool(weight) && (any_wants(weight) || has_tangent(weight)))
-    fail<GraphError>(op, "the derivative with respect to the class weights is not known", "pass weight.detach()", weight);
-  return cast(p.integer ? index_loss(p.x, p.target, weight, o, p.kept) : probability_loss(p.x, p.target, weight, o), p.result);
+    fail<GraphError>(op, "the derivative with respect to the class weights is not known", "pass weight.detach()",
+                     weight);
+  return cast(p.integer ? index_loss(p.x, p.target, weight, o, p.kept) : probability_loss(p.x, p.target, weight, o),
+              p.result);
 }
 
 Tensor nll(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
   const char* op = "nll";
   Prepared p = prepare(op, input, target, weight, o);
-  if (!p.integer) fail<DTypeError>(op, "the target must be integer classes", "cross_entropy takes probabilities", target);
+  if (!p.integer)
+    fail<DTypeError>(op, "the target must be integer classes", "cross_entropy takes probabilities", target);
   int64_t n = p.x.shape().back();
   Tensor t = checked_target(op, target, n, o);
   Tensor counted = t >= scalar_weak(int64_t(0)), zero = Tensor(0.0);

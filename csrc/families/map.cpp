@@ -91,7 +91,25 @@ Typing typing_of(const MapOp& op, std::span<const Tensor> in) {
 
 // ---- the tape node
 
-struct MapNode final : Node {
+// Note [The short way]
+// Most calls have contiguous operands of one shape in the compute type, or one such and a number: then the kernel runs
+// on the tensors' memory and no plan is made. Larger ones take the plan for its threads.
+struct ShortCall {
+  const void* in[5] = {};
+  unsigned scalars = 0;
+
+  // Operand j is usable as it is, or one value of the compute type.
+  bool add(int j, const Tensor& t, int64_t size, DType compute, bool scalar_ok) {
+    if (t.dtype() != compute) return false;
+    in[j] = t.raw();
+    if (t.size() == size) return t.contiguous();
+    if (t.size() != 1 || !scalar_ok) return false;
+    scalars |= 1u << j;
+    return true;
+  }
+};
+
+struct MapNode final : Node, alloc::Recycled<MapNode> {
   const MapOp& op;
   int n;
   Saved in[kMaxInputs];
@@ -147,9 +165,34 @@ struct MapNode final : Node {
     return op.pull[i](g, x, y ? y : x[0], params);
   }
 
+  // Backward's short way; a number among the inputs is spread over a tile.
+  bool pull_short(int i, const Tensor& r, const Tensor& g, const Tensor* x, const Tensor& y) const {
+    Compute compute = compute_of(out_dtype);
+    DType type = dtype_of(compute);
+    if (op.random || r.size() > kGrain || r.dtype() != type) return false;
+    ShortCall call;
+    alignas(64) char tile[kTile * 8];
+    bool spread = false;
+    if (!call.add(0, g, r.size(), type, false)) return false;
+    for (int j = 0; j < n; j++) {
+      if (!(op.uses[i] >> j & 1)) continue;
+      if (x[j].size() == 1 && r.size() > 1 && r.size() <= kTile && !spread) {
+        spread_value(tile, x[j], compute, r.size());
+        call.in[1 + j] = tile;
+        spread = true;
+      } else if (!call.add(1 + j, x[j], r.size(), type, false)) {
+        return false;
+      }
+    }
+    if ((op.uses[i] >> 7 & 1) && !call.add(1 + n, y, r.size(), type, false)) return false;
+    op.kernels->pull[i][int(compute)](r.raw(), call.in, params, r.size(), 0);
+    return true;
+  }
+
   Tensor fused_pull(int i, const Tensor& g, const Tensor* x, const Tensor& y) {
     bool same = dtypes[i] == out_dtype || shapes[i] == out_shape;
     Tensor r = empty(out_shape, same && shapes[i] == out_shape ? dtypes[i] : out_dtype);
+    if (pull_short(i, r, g, x, y)) return r;
     MapPlan p;
     p.compute = compute_of(out_dtype);
     p.fn = op.kernels->pull[i][int(p.compute)];
@@ -176,8 +219,29 @@ struct MapNode final : Node {
   }
 };
 
+bool run_short(const MapOp& op, const Tensor& out, std::span<const Tensor> in, Compute compute, const double* params,
+               const RandomState* random) {
+  DType type = dtype_of(compute);
+  if (random || out.size() > kGrain || !out.contiguous() || out.dtype() != (op.mask ? DType::Bool : type)) return false;
+  ShortCall call;
+  alignas(8) char value[8];
+  for (size_t j = 0; j < in.size(); j++) {
+    bool scalar_ok = in.size() == 2 && !call.scalars;
+    if (scalar_ok && in[j].size() == 1 && in[j].dtype() != type) {
+      cast_kernels().load[int(compute)][int(in[j].dtype())](value, in[j].raw(), 1, 1);
+      call.in[j] = value;
+      call.scalars = 1u << j;
+    } else if (!call.add(int(j), in[j], out.size(), type, scalar_ok)) {
+      return false;
+    }
+  }
+  op.kernels->fwd[int(compute)](out.raw(), call.in, params, out.size(), call.scalars);
+  return true;
+}
+
 void run_forward(const MapOp& op, const Tensor& out, std::span<const Tensor> in, Compute compute, const double* params,
                  const RandomState* random) {
+  if (run_short(op, out, in, compute, params, random)) return;
   MapPlan p;
   p.compute = compute;
   p.fn = op.kernels->fwd[int(compute)];

@@ -96,15 +96,15 @@ struct Singles {
   alignas(8) char value[5][8];
 };
 
-void splat(void* tile, const void* value, Compute c) {
+void splat(void* tile, const void* value, Compute c, int64_t n = kTile) {
   if (c == Compute::F32) {
     float v;
     std::memcpy(&v, value, 4);
-    for (int64_t i = 0; i < kTile; i++) static_cast<float*>(tile)[i] = v;
+    for (int64_t i = 0; i < n; i++) static_cast<float*>(tile)[i] = v;
   } else {
     int64_t v;
     std::memcpy(&v, value, 8);
-    for (int64_t i = 0; i < kTile; i++) static_cast<int64_t*>(tile)[i] = v;
+    for (int64_t i = 0; i < n; i++) static_cast<int64_t*>(tile)[i] = v;
   }
 }
 
@@ -162,6 +162,12 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
 
 }  // namespace
 
+void spread_value(void* tile, const Tensor& t, Compute compute, int64_t n) {
+  alignas(8) char value[8];
+  cast_kernels().load[int(compute)][int(t.dtype())](value, t.raw(), 1, 1);
+  splat(tile, value, compute, n);
+}
+
 MapOperand operand_of(const Tensor& t, const Shape& shape) {
   MapOperand o;
   o.data = static_cast<char*>(t.raw());
@@ -171,10 +177,6 @@ MapOperand operand_of(const Tensor& t, const Shape& shape) {
   if (!o.single) o.strides = broadcast_strides(t.shape(), t.strides(), shape);
   return o;
 }
-
-// Note [When threads pay]
-// A second core gains nothing below about 128 K elements of cheap work; the grain keeps such work on the caller.
-inline constexpr int64_t kGrain = 65536;
 
 void run_plan(MapPlan& p) {
   if (p.size == 0) return;

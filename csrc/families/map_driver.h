@@ -6,6 +6,10 @@ namespace pb {
 
 inline constexpr int64_t kTile = 1024;
 
+// Note [When threads pay]
+// A second core gains nothing below about 128 K elements of cheap work; the grain keeps such work on the caller.
+inline constexpr int64_t kGrain = 65536;
+
 struct MapOperand {
   char* data = nullptr;
   DType dtype = DType::F32;
@@ -30,5 +34,7 @@ struct MapPlan {
 
 MapOperand operand_of(const Tensor& t, const Shape& shape);
 void run_plan(MapPlan& plan);
+// The first n elements of a tile become the one value of t, in the compute type.
+void spread_value(void* tile, const Tensor& t, Compute compute, int64_t n);
 
 }  // namespace pb

@@ -86,7 +86,8 @@ Shape normal_shape(const Tensor& x, const Dims& axes, const char* op) {
 
 void check_parameter(const Tensor& t, const Shape& shape, const char* op, const char* name) {
   if (bool(t) && !(t.shape() == shape))
-    fail<ShapeError>(op, std::string(name) + " must have shape " + to_string(shape), "it scales or shifts one element each", t);
+    fail<ShapeError>(op, std::string(name) + " must have shape " + to_string(shape),
+                     "it scales or shifts one element each", t);
 }
 
 // The promoted type of x and its parameters, as one float type that rows compute in; f's result is cast back.
@@ -143,7 +144,7 @@ namespace {
 
 // (C) as (C, 1, ...), to meet (N, C, ...).
 Tensor per_channel(const Tensor& t, int ndim) {
-  if (!t) return t;
+  if (!bool(t)) return t;
   Shape s(ndim - 1, 1);
   s[0] = t.size();
   return reshape(t, s);
@@ -155,24 +156,6 @@ void check_channels(const Tensor& x, const char* op) {
 
 }  // namespace
 
-Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
-  check_channels(input, "group_norm");
-  int64_t channels = input.shape()[1];
-  if (groups < 1 || channels % groups)
-    fail<ShapeError>("group_norm", std::to_string(channels) + " channels do not split into " + std::to_string(groups) + " groups",
-                     "the number of groups must divide the number of channels", input);
-  check_parameter(weight, {channels}, "group_norm", "weight");
-  check_parameter(bias, {channels}, "group_norm", "bias");
-  Typed t = typed(input, weight, bias, "group_norm");
-  Tensor w = per_channel(t.w, input.ndim()), b = per_channel(t.b, input.ndim());
-  Tensor y = t.x;
-  if (y.size()) {
-    int64_t rows = input.shape()[0] * groups;
-    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps), input.shape());
-  }
-  return cast(plus(times(y, w), b), t.result);
-}
-
 namespace {
 
 Dims batch_axes(const Tensor& x) {
@@ -183,10 +166,178 @@ Dims batch_axes(const Tensor& x) {
 
 // running = (1 - momentum) * running + momentum * now, outside the graph; saved slots on it see the write.
 void update_running(const Tensor& running, const Tensor& now, double momentum) {
+  if (!bool(running)) return;
   GradMode off(false);
   Tensor old = detach(running);
-  copy_into(old, old * Tensor(1 - momentum) + cast(reshape(detach(now), running.shape()), row_compute(old.dtype())) * Tensor(momentum));
+  copy_into(old, old * Tensor(1 - momentum) +
+                     cast(reshape(detach(now), running.shape()), row_compute(old.dtype())) * Tensor(momentum));
   running->storage->version++;
+}
+
+// x as [outer, channels, inner]. Short segments are summed as columns, a vector of them at a time.
+struct Channels {
+  int64_t outer, channels, inner, count;
+  bool columns;
+  explicit Channels(const Tensor& x) : outer(x.shape()[0]), channels(x.shape()[1]), inner(1) {
+    for (int i = 2; i < x.ndim(); i++) inner *= x.shape()[i];
+    count = outer * inner;
+    columns = inner < 16;
+  }
+  ChannelCall call(const Tensor& x, const Tensor& g) const {
+    ChannelCall c{};
+    c.outer = outer;
+    c.channels = columns ? channels * inner : channels;
+    c.inner = columns ? 1 : inner;
+    c.x = x.raw();
+    c.g = g ? g.raw() : nullptr;
+    return c;
+  }
+  // A number per channel as the kernel wants it.
+  Tensor spread(const Tensor& t) const {
+    if (!columns || inner == 1) return t;
+    return contiguous(broadcast_to(expand_dims(t, 1), {channels, inner}));
+  }
+  // x, g and m are contiguous and outside the graph.
+  Tensor sums(ChannelCall::Sum which, const Tensor& x, const Tensor& g, const Tensor& m) const {
+    ChannelCall c = call(x, g);
+    c.sum = which;
+    Tensor wide = m ? spread(m) : Tensor(), out = empty({c.channels}, x.dtype());
+    c.m = m ? wide.raw() : nullptr;
+    c.out = out.raw();
+    row_table().channel_sums[x.dtype() == DType::F64](c);
+    return columns && inner > 1 ? sum(reshape(out, {channels, inner}), {1}) : out;
+  }
+  // (x - m) a + b, + g scale
+  Tensor apply(const Tensor& x, const Tensor& g, const Tensor& m, const Tensor& a, const Tensor& b,
+               const Tensor& scale) const {
+    ChannelCall c = call(x, g);
+    Tensor out = empty(x.shape(), x.dtype()), wm = spread(m), wa = spread(a), wb = spread(b), ws;
+    c.m = wm.raw();
+    c.a = wa.raw();
+    c.b = wb.raw();
+    if (g) c.scale = (ws = spread(scale)).raw();
+    c.out = out.raw();
+    row_table().channel_apply[x.dtype() == DType::F64](c);
+    return out;
+  }
+};
+
+}  // namespace
+
+namespace {
+
+// x * w + b with numbers per channel: one pass each way, and the two column sums.
+Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
+  if (!bool(w) && !bool(b)) return x;
+  int nd = x.ndim();
+  if (x.size() == 0 || has_tangent(x) || has_tangent(w) || has_tangent(b))
+    return plus(times(x, per_channel(w, nd)), per_channel(b, nd));
+  Channels c(x);
+  Tensor y;
+  {
+    GradMode off(false);
+    Tensor none = zeros({c.channels}, x.dtype()), one = ones({c.channels}, x.dtype());
+    y = c.apply(plain(x, x.dtype()), {}, none, w ? plain(w, x.dtype()) : one, b ? plain(b, x.dtype()) : none, {});
+  }
+  record("channel_affine", {x, w, b}, y, {Saved(x), Saved(w)}, [](const Slots& s, const PullArgs& a) {
+    Tensor x = s[0], w = s[1], g = a.g[0];
+    bool kernel = plain_pull(g, x, w);
+    Dims axes = batch_axes(x);
+    if (a.need(0)) a.gin[0] = times(g, per_channel(w, x.ndim()));
+    if (!kernel) {
+      if (a.need(1)) a.gin[1] = sum(g * x, axes);
+      if (a.need(2)) a.gin[2] = sum(g, axes);
+      return;
+    }
+    Channels c(x);
+    Tensor cx = plain(x, x.dtype()), cg = plain(g, x.dtype());
+    if (a.need(1)) a.gin[1] = c.sums(ChannelCall::Product, cx, cg, {});
+    if (a.need(2)) a.gin[2] = c.sums(ChannelCall::G, cx, cg, {});
+  });
+  return y;
+}
+
+}  // namespace
+
+Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  check_channels(input, "group_norm");
+  int64_t channels = input.shape()[1];
+  if (groups < 1 || channels % groups)
+    fail<ShapeError>("group_norm",
+                     std::to_string(channels) + " channels do not split into " + std::to_string(groups) + " groups",
+                     "the number of groups must divide the number of channels", input);
+  check_parameter(weight, {channels}, "group_norm", "weight");
+  check_parameter(bias, {channels}, "group_norm", "bias");
+  Typed t = typed(input, weight, bias, "group_norm");
+  Tensor y = t.x;
+  if (y.size()) {
+    int64_t rows = input.shape()[0] * groups;
+    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps), input.shape());
+  }
+  return cast(channel_affine(y, t.w, t.b), t.result);
+}
+
+namespace {
+
+struct BatchStatistics {
+  Tensor mean, var;
+};
+
+// The composed definition: x - mean, variance and 1 / deviation by recorded ops.
+struct GraphNorm {
+  Dims axes;
+  Tensor centre, d, spread, r;
+  GraphNorm(const Tensor& x, double eps) : axes(batch_axes(x)) {
+    centre = mean(x, axes, true);
+    d = x - centre;
+    spread = mean(square(d), axes, true);
+    r = rsqrt(spread + Tensor(eps));
+  }
+};
+
+void batch_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+  Tensor x = s[0], w = s[1], g = a.g[0];
+  if (!plain_pull(g, x, w)) {
+    GraphNorm f(x, eps);
+    Tensor hat = f.d * f.r, gw = times(g, per_channel(w, x.ndim()));
+    if (a.need(0)) a.gin[0] = f.r * ((gw - mean(gw, f.axes, true)) - hat * mean(gw * hat, f.axes, true));
+    if (a.need(1)) a.gin[1] = sum(g * hat, f.axes);
+    if (a.need(2)) a.gin[2] = sum(g, f.axes);
+    return;
+  }
+  Channels c(x);
+  Tensor cx = plain(x, x.dtype()), cg = plain(g, x.dtype()), m = s[2], r = s[3];
+  Tensor total = c.sums(ChannelCall::G, cx, cg, m), along = c.sums(ChannelCall::Product, cx, cg, m);
+  if (a.need(1)) a.gin[1] = along * r;
+  if (a.need(2)) a.gin[2] = total;
+  if (!a.need(0)) return;
+  Tensor scale = times(r, w ? detach(w) : w), over = Tensor(-1.0 / double(c.count));
+  a.gin[0] = c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale);
+}
+
+// y of the batch's own statistics, which `found` receives.
+Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found) {
+  if (has_tangent(x) || has_tangent(w) || has_tangent(b)) {
+    GraphNorm f(x, eps);
+    found = {f.centre, f.spread};
+    return plus(f.d * times(f.r, per_channel(w, x.ndim())), per_channel(b, x.ndim()));
+  }
+  Channels c(x);
+  Tensor y, r;
+  {
+    GradMode off(false);
+    Tensor cx = plain(x, x.dtype()), n = Tensor(double(c.count));
+    found.mean = c.sums(ChannelCall::X, cx, {}, {}) / n;
+    found.var = c.sums(ChannelCall::Square, cx, {}, found.mean) / n;
+    r = rsqrt(found.var + Tensor(eps));
+    y = c.apply(cx, {}, found.mean, w ? r * plain(w, x.dtype()) : r,
+                b ? plain(b, x.dtype()) : zeros({c.channels}, x.dtype()), {});
+  }
+  std::vector<Saved> saved;
+  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(found.mean), Saved(r)};
+  record("batch_norm", {x, w, b}, y, std::move(saved),
+         [eps](const Slots& s, const PullArgs& a) { batch_norm_pull(s, a, eps); });
+  return y;
 }
 
 }  // namespace
@@ -201,7 +352,8 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   check_parameter(weight, shape, op, "weight");
   check_parameter(bias, shape, op, "bias");
   if (!training && !(bool(running_mean) && bool(running_var)))
-    fail<ValueError>(op, "without training=True the running statistics are needed", "pass running_mean and running_var", input);
+    fail<ValueError>(op, "without training=True the running statistics are needed", "pass running_mean and running_var",
+                     input);
   Typed t = typed(input, weight, bias, op);
   int nd = input.ndim();
   Tensor w = per_channel(t.w, nd), b = per_channel(t.b, nd);
@@ -212,17 +364,16 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   }
   int64_t count = shape[0] ? input.size() / shape[0] : 0;
   if (input.size() && count == 1)
-    fail<ShapeError>(op, "training needs more than one value per channel", "use a larger batch, or training=False", input);
+    fail<ShapeError>(op, "training needs more than one value per channel", "use a larger batch, or training=False",
+                     input);
   if (input.size() == 0) return cast(plus(times(t.x, w), b), t.result);
   for (const Tensor& r : {running_mean, running_var})
     if (r) check_writable(r, op);
-  Dims axes = batch_axes(t.x);
-  Tensor centre = mean(t.x, axes, true);
-  Tensor d = t.x - centre;
-  Tensor spread = mean(square(d), axes, true);
-  if (running_mean) update_running(running_mean, centre, momentum);
-  if (running_var) update_running(running_var, spread * Tensor(double(count) / double(count - 1)), momentum);
-  return cast(plus(d * times(rsqrt(spread + Tensor(eps)), w), b), t.result);
+  BatchStatistics found;
+  Tensor y = batch_norm_train(t.x, t.w, t.b, eps, found);
+  update_running(running_mean, found.mean, momentum);
+  if (running_var) update_running(running_var, detach(found.var) * Tensor(double(count) / double(count - 1)), momentum);
+  return cast(y, t.result);
 }
 
 }  // namespace pb

@@ -7,7 +7,8 @@ namespace pb {
 namespace {
 
 // Forward from x, cotangent and tangent from the own output.
-template <class Op, class Pull> Tensor softmax_like(const Tensor& x) {
+template <class Op, class Pull>
+Tensor softmax_like(const Tensor& x) {
   if (x.size() == 0) return with_copy(x);
   if (has_tangent(x)) return row_graph<Op>({x}, {}, {});
   Tensor out = row_run<Op>({x}, {}, {}).y;
@@ -20,7 +21,8 @@ template <class Op, class Pull> Tensor softmax_like(const Tensor& x) {
   return out;
 }
 
-template <class Op, class Pull> Tensor softmax_call(const Tensor& input, int64_t axis) {
+template <class Op, class Pull>
+Tensor softmax_call(const Tensor& input, int64_t axis) {
   Tensor x = as_float(input);
   DType result = x.dtype();
   Tensor wide = cast(x, row_compute(result));

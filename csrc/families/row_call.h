@@ -9,12 +9,16 @@
 #include "families/view.h"
 
 namespace pb {
-template <class Op> struct RowId;
+template <class Op>
+struct RowId;
 constexpr int kFirstRow = __COUNTER__ + 1;
 }  // namespace pb
 #undef PB_OP
-#define PB_OP(Op) \
-  template <> struct RowId<Op> { static constexpr int value = __COUNTER__ - kFirstRow; };
+#define PB_OP(Op)                                         \
+  template <>                                             \
+  struct RowId<Op> {                                      \
+    static constexpr int value = __COUNTER__ - kFirstRow; \
+  };
 #include "ops/rows.h"
 #undef PB_OP
 #define PB_OP(Op)
@@ -79,7 +83,8 @@ RowResult row_run(std::initializer_list<Tensor> x, std::initializer_list<Tensor>
   return r;
 }
 
-template <class Op, int P> void graph_passes(At<Tensor>& e) {
+template <class Op, int P>
+void graph_passes(At<Tensor>& e) {
   if constexpr (P < kPasses<Op>) {
     Tensor v = Op::template pass<P, Tensor>(e), s;
     if constexpr (Op::kept == P) e.kept = v;
@@ -121,13 +126,17 @@ inline Tensor sum_rows(const Tensor& t) {
 }
 
 // A pull runs its kernel only when nobody differentiates through it.
-template <class... T> bool plain_pull(const T&... t) { return !mode().grad && !(has_tangent(t) || ...); }
+template <class... T>
+bool plain_pull(const T&... t) {
+  return !mode().grad && !(has_tangent(t) || ...);
+}
 
-// f on the type that rows compute in; the result comes back in `result`.
+// The type that rows of t are computed in.
 inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType::F32; }
 
 // Runs f with `axis` moved to the end; 0-d tensors are one row of one element.
-template <class F> Tensor on_last_axis(const Tensor& x, int64_t axis, const char* op, F f) {
+template <class F>
+Tensor on_last_axis(const Tensor& x, int64_t axis, const char* op, F f) {
   if (x.ndim() == 0) {
     normalize_axis(axis, 1, op);
     return reshape(f(reshape(x, {1})), {});

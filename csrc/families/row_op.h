@@ -24,7 +24,8 @@ namespace pb {
 enum class Fold : uint8_t { Sum, Max };
 
 // What a formula reads: elements x of the arrays, c of the shared vectors, s of the row, constants k.
-template <class V> struct At {
+template <class V>
+struct At {
   V x[2], c[2], s[4], kept, n, k;
 };
 
@@ -34,12 +35,17 @@ struct Row {
   static constexpr int stats[] = {-1};
 };
 
-template <class Op> constexpr int kPasses = int(sizeof(Op::folds) / sizeof(Fold));
-template <class Op> constexpr int kStats = Op::stats[0] < 0 ? 0 : int(sizeof(Op::stats) / sizeof(int));
+template <class Op>
+constexpr int kPasses = int(sizeof(Op::folds) / sizeof(Fold));
+template <class Op>
+constexpr int kStats = Op::stats[0] < 0 ? 0 : int(sizeof(Op::stats) / sizeof(int));
 
-template <class Op, int P, class V> PB_FN V row_finish(V s, const At<V>& e) {
-  if constexpr (requires { Op::template finish<P, V>(s, e); }) return Op::template finish<P, V>(s, e);
-  else return s;
+template <class Op, int P, class V>
+PB_FN V row_finish(V s, const At<V>& e) {
+  if constexpr (requires { Op::template finish<P, V>(s, e); })
+    return Op::template finish<P, V>(s, e);
+  else
+    return s;
 }
 
 }  // namespace pb

@@ -39,8 +39,10 @@ Tensor arg_extreme(const Tensor& x, const int64_t* axis, bool keepdims, bool lar
   if (s.n == 0) fail<ValueError>(op, "an empty slice has no extreme element", "use an axis that is not empty", x);
   Shape shape;
   for (int i = 0; i < nd; i++)
-    if (axis && i != a) shape.push_back(x.shape()[i]);
-    else if (keepdims) shape.push_back(1);
+    if (axis && i != a)
+      shape.push_back(x.shape()[i]);
+    else if (keepdims)
+      shape.push_back(1);
   Tensor out = empty(shape, DType::I64);
   row_table().arg_extreme[int(compute_of(x.dtype()))](out.data<int64_t>(), t.raw(), s.outer, s.n, s.inner, largest);
   return out;
@@ -64,7 +66,8 @@ Tensor running_sum(const Tensor& x, int axis, bool initial) {
     Tensor g = initial ? slice(a.g[0], axis, 1, n) : a.g[0];
     a.gin[0] = flip(running_sum(flip(g, {axis}), axis, false), {axis});
   });
-  push_forward({x}, out, [&](const Tensor*, const Tensor* d, const Tensor&) { return running_sum(d[0], axis, initial); });
+  push_forward({x}, out,
+               [&](const Tensor*, const Tensor* d, const Tensor&) { return running_sum(d[0], axis, initial); });
   return out;
 }
 
@@ -75,24 +78,29 @@ Tensor cumulative_sum(const Tensor& input, const int64_t* axis, bool initial) {
   if (!is_float(x.dtype())) x = cast(x, category(x.dtype()) == Category::Unsigned ? DType::U64 : DType::I64);
   if (x.ndim() == 0) x = reshape(x, {1});
   if (!axis && x.ndim() != 1)
-    fail<ShapeError>("cumulative_sum", "axis must be given when x has several dimensions", "pass axis=, or flatten x", x);
+    fail<ShapeError>("cumulative_sum", "axis must be given when x has several dimensions", "pass axis=, or flatten x",
+                     x);
   return running_sum(x, axis ? normalize_axis(*axis, x.ndim(), "cumulative_sum") : 0, initial);
 }
 
 namespace {
 
 // NaN counts as the largest value; equal elements keep their order in either direction.
-template <class S> struct Before {
+template <class S>
+struct Before {
   const S* x;
   bool descending;
   bool less(S a, S b) const {
-    if constexpr (std::is_floating_point_v<S>) return a < b || (b != b && a == a);
-    else return a < b;
+    if constexpr (std::is_floating_point_v<S>)
+      return a < b || (b != b && a == a);
+    else
+      return a < b;
   }
   bool operator()(int64_t i, int64_t j) const { return descending ? less(x[j], x[i]) : less(x[i], x[j]); }
 };
 
-template <class S> struct OrderJob {
+template <class S>
+struct OrderJob {
   int64_t* out;  // (rows, k)
   const S* x;    // (rows, n)
   int64_t n, k;
@@ -115,7 +123,8 @@ template <class S> struct OrderJob {
   }
 };
 
-template <class S> void order_rows(const Tensor& out, const Tensor& x, int64_t n, int64_t k, bool descending) {
+template <class S>
+void order_rows(const Tensor& out, const Tensor& x, int64_t n, int64_t k, bool descending) {
   OrderJob<S> job{out.data<int64_t>(), x.data<S>(), n, k, descending};
   pb_parallel_for(x.size() / n, 8192 / (n + 1) + 1, &OrderJob<S>::run, &job);
 }
@@ -129,10 +138,14 @@ Tensor order(const Tensor& x, int64_t k, bool descending) {
   shape[shape.size() - 1] = k;
   Tensor out = empty(shape, DType::I64);
   if (x.size() == 0 || k == 0) return out;
-  if (c == Compute::F32) order_rows<float>(out, t, n, k, descending);
-  else if (c == Compute::F64) order_rows<double>(out, t, n, k, descending);
-  else if (c == Compute::I64) order_rows<int64_t>(out, t, n, k, descending);
-  else order_rows<uint64_t>(out, t, n, k, descending);
+  if (c == Compute::F32)
+    order_rows<float>(out, t, n, k, descending);
+  else if (c == Compute::F64)
+    order_rows<double>(out, t, n, k, descending);
+  else if (c == Compute::I64)
+    order_rows<int64_t>(out, t, n, k, descending);
+  else
+    order_rows<uint64_t>(out, t, n, k, descending);
   return out;
 }
 
@@ -151,8 +164,10 @@ Tensor argsort(const Tensor& input, int64_t axis, bool descending) {
 
 Tensor sort(const Tensor& input, int64_t axis, bool descending) {
   Tensor x = strong(input);
-  if (x.ndim() == 0) normalize_axis(axis, 1, "sort");
-  else normalize_axis(axis, x.ndim(), "sort");
+  if (x.ndim() == 0)
+    normalize_axis(axis, 1, "sort");
+  else
+    normalize_axis(axis, x.ndim(), "sort");
   return at_indices(x, argsort(x, axis, descending), axis);
 }
 

@@ -69,6 +69,25 @@ Tensor take_view(const Tensor& x, const Geometry& base, const Geometry& v) {
   return out;
 }
 
+// x with zeros in the window: the part of a cotangent that a write lets pass. Not x - place(take_view(x)), which
+// leaves rounding errors, and NaN where x is infinite.
+Tensor outside(const Tensor& x, const Geometry& base, const Geometry& v) {
+  Tensor out;
+  if (count(base.shape) == 0) {
+    out = zeros(base.shape, x.dtype());
+  } else {
+    auto [lo, hi] = span_of(base);
+    Tensor buffer = empty({hi - lo}, x.dtype());
+    out = alias(buffer, base.shape, base.strides, base.offset - lo);
+    copy_into(out, x);
+    if (count(v.shape)) copy_into(alias(buffer, v.shape, v.strides, v.offset - lo), zeros({}, x.dtype()));
+  }
+  if (any_wants(x))
+    record("outside", {x}, out, [base, v](const PullArgs& a) { a.gin[0] = outside(a.g[0], base, v); });
+  push_forward({x}, out, [&](const Tensor*, const Tensor* t, const Tensor&) { return outside(t[0], base, v); });
+  return out;
+}
+
 Tensor window(const Tensor& t, const Geometry& v) {
   Tensor out = alias(t, v.shape, v.strides, v.offset);
   Meta& meta = out->need_meta();
@@ -79,7 +98,7 @@ Tensor window(const Tensor& t, const Geometry& v) {
 
 // Records `out` as a view of t with its own pull; tangents go through the same map.
 template <class Pull, class Again> Tensor finish(const char* op, const Tensor& t, Tensor out, Pull pull, Again again) {
-  record(op, {t}, out, [pull](const PullArgs& a) { a.gin[0] = pull(a.g[0]); });
+  if (any_wants(t)) record(op, {t}, out, [pull](const PullArgs& a) { a.gin[0] = pull(a.g[0]); });
   push_forward({t}, out, [&](const Tensor*, const Tensor* d, const Tensor&) { return again(d[0]); });
   return out;
 }
@@ -328,7 +347,7 @@ InPlace::InPlace(const Tensor& target, const char* op) : target_(target), op_(op
     fail<GraphError>(op, "a leaf that requires grad cannot be written in place while gradients are recorded",
                      "write inside pb.no_grad(), or to a result computed from it", target);
   for (int i = 0; i < target.ndim(); i++)
-    if (target.strides()[i] == 0 && target.shape()[i] > 1)
+    if (target.strides()[i] == 0 && target.shape()[i] > 1 && target.size() > 0)
       fail<ShapeError>(op, "several elements of this view share one address", "write to pb.tensor(x), a copy", target);
   before_ = strip(detach(target), 0);
   before_->weak = false;
@@ -364,13 +383,12 @@ void InPlace::replace(const Tensor& value) {
   if (base->node) attach(old, base->node, base->out_index);
   if (has_tangent(base)) old->need_meta().tangents = base->meta->tangents;
   Tensor fresh = detach(base);
-  auto outside = [b, v](const Tensor& g) { return g - place(take_view(g, b, v), b, v); };
-  record("view_write", {old, value}, fresh, [b, v, outside](const PullArgs& a) {
-    if (a.need(0)) a.gin[0] = outside(a.g[0]);
+  record("view_write", {old, value}, fresh, [b, v](const PullArgs& a) {
+    if (a.need(0)) a.gin[0] = outside(a.g[0], b, v);
     if (a.need(1)) a.gin[1] = take_view(a.g[0], b, v);
   });
   push_forward({old, value}, fresh, [&](const Tensor*, const Tensor* d, const Tensor&) {
-    Tensor t = d[0] ? outside(d[0]) : zeros(b.shape, base.dtype());
+    Tensor t = d[0] ? outside(d[0], b, v) : zeros(b.shape, base.dtype());
     return d[1] ? t + place(d[1], b, v) : t;
   });
   if (mode().grad) {

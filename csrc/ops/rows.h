@@ -10,15 +10,24 @@ struct Softmax : Row {
   static constexpr std::string_view name = "softmax", doc = "exp(x - max) / sum(exp(x - max)).";
   static constexpr Fold folds[] = {Fold::Max, Fold::Sum};
   static constexpr int kept = 1;
-  template <int P, class V> PB_FN static V pass(const At<V>& e) {
-    if constexpr (P == 0) return e.x[0];
-    else return exp(e.x[0] - e.s[0]);
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    if constexpr (P == 0)
+      return e.x[0];
+    else
+      return exp(e.x[0] - e.s[0]);
   }
-  template <int P, class V> PB_FN static V finish(V s, const At<V>&) {
-    if constexpr (P == 0) return s;
-    else return recip(s);
+  template <int P, class V>
+  PB_FN static V finish(V s, const At<V>&) {
+    if constexpr (P == 0)
+      return s;
+    else
+      return recip(s);
   }
-  template <class V> PB_FN static V out(const At<V>& e) { return e.kept * e.s[1]; }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return e.kept * e.s[1];
+  }
 };
 PB_OP(Softmax)
 
@@ -26,23 +35,38 @@ PB_OP(Softmax)
 struct SoftmaxPull : Row {
   static constexpr std::string_view name = "softmax_pull", doc = "y * (g - sum(g * y)).";
   static constexpr int inputs = 2;
-  template <int P, class V> PB_FN static V pass(const At<V>& e) { return e.x[0] * e.x[1]; }
-  template <class V> PB_FN static V out(const At<V>& e) { return e.x[1] * (e.x[0] - e.s[0]); }
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    return e.x[0] * e.x[1];
+  }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return e.x[1] * (e.x[0] - e.s[0]);
+  }
 };
 PB_OP(SoftmaxPull)
 
 struct LogSoftmax : Row {
   static constexpr std::string_view name = "log_softmax", doc = "x - max - log(sum(exp(x - max))).";
   static constexpr Fold folds[] = {Fold::Max, Fold::Sum};
-  template <int P, class V> PB_FN static V pass(const At<V>& e) {
-    if constexpr (P == 0) return e.x[0];
-    else return exp(e.x[0] - e.s[0]);
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    if constexpr (P == 0)
+      return e.x[0];
+    else
+      return exp(e.x[0] - e.s[0]);
   }
-  template <int P, class V> PB_FN static V finish(V s, const At<V>&) {
-    if constexpr (P == 0) return s;
-    else return log(s);
+  template <int P, class V>
+  PB_FN static V finish(V s, const At<V>&) {
+    if constexpr (P == 0)
+      return s;
+    else
+      return log(s);
   }
-  template <class V> PB_FN static V out(const At<V>& e) { return (e.x[0] - e.s[0]) - e.s[1]; }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return (e.x[0] - e.s[0]) - e.s[1];
+  }
 };
 PB_OP(LogSoftmax)
 
@@ -50,8 +74,14 @@ PB_OP(LogSoftmax)
 struct LogSoftmaxPull : Row {
   static constexpr std::string_view name = "log_softmax_pull", doc = "g - exp(y) * sum(g).";
   static constexpr int inputs = 2;
-  template <int P, class V> PB_FN static V pass(const At<V>& e) { return e.x[0]; }
-  template <class V> PB_FN static V out(const At<V>& e) { return e.x[0] - exp(e.x[1]) * e.s[0]; }
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    return e.x[0];
+  }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return e.x[0] - exp(e.x[1]) * e.s[0];
+  }
 };
 PB_OP(LogSoftmaxPull)
 
@@ -61,15 +91,24 @@ struct LayerNorm : Row {
   static constexpr int columns = 2;
   static constexpr Fold folds[] = {Fold::Sum, Fold::Sum};
   static constexpr int stats[] = {0, 1};
-  template <int P, class V> PB_FN static V pass(const At<V>& e) {
-    if constexpr (P == 0) return e.x[0];
-    else return square(e.x[0] - e.s[0]);
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    if constexpr (P == 0)
+      return e.x[0];
+    else
+      return square(e.x[0] - e.s[0]);
   }
-  template <int P, class V> PB_FN static V finish(V s, const At<V>& e) {
-    if constexpr (P == 0) return s / e.n;
-    else return rsqrt(s / e.n + e.k);
+  template <int P, class V>
+  PB_FN static V finish(V s, const At<V>& e) {
+    if constexpr (P == 0)
+      return s / e.n;
+    else
+      return rsqrt(s / e.n + e.k);
   }
-  template <class V> PB_FN static V out(const At<V>& e) { return (e.x[0] - e.s[0]) * e.s[1] * e.c[0] + e.c[1]; }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return (e.x[0] - e.s[0]) * e.s[1] * e.c[0] + e.c[1];
+  }
 };
 PB_OP(LayerNorm)
 
@@ -78,19 +117,32 @@ struct LayerNormPull : Row {
   static constexpr std::string_view name = "layer_norm_pull", doc = "Cotangents of x, weight and bias.";
   static constexpr int inputs = 2, columns = 1, given = 2, sums = 2;
   static constexpr Fold folds[] = {Fold::Sum, Fold::Sum};
-  template <class V> PB_FN static V normal(const At<V>& e) { return (e.x[1] - e.s[0]) * e.s[1]; }
-  template <int P, class V> PB_FN static V pass(const At<V>& e) {
-    V g = e.x[0] * e.c[0];
-    if constexpr (P == 0) return g;
-    else return g * normal(e);
+  template <class V>
+  PB_FN static V normal(const At<V>& e) {
+    return (e.x[1] - e.s[0]) * e.s[1];
   }
-  template <int P, class V> PB_FN static V finish(V s, const At<V>& e) { return s / e.n; }
-  template <class V> PB_FN static V out(const At<V>& e) {
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    V g = e.x[0] * e.c[0];
+    if constexpr (P == 0)
+      return g;
+    else
+      return g * normal(e);
+  }
+  template <int P, class V>
+  PB_FN static V finish(V s, const At<V>& e) {
+    return s / e.n;
+  }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
     return e.s[1] * ((e.x[0] * e.c[0] - e.s[2]) - normal(e) * e.s[3]);
   }
-  template <int I, class V> PB_FN static V column(const At<V>& e) {
-    if constexpr (I == 0) return e.x[0] * normal(e);
-    else return e.x[0];
+  template <int I, class V>
+  PB_FN static V column(const At<V>& e) {
+    if constexpr (I == 0)
+      return e.x[0] * normal(e);
+    else
+      return e.x[0];
   }
 };
 PB_OP(LayerNormPull)
@@ -100,9 +152,18 @@ struct RmsNorm : Row {
   static constexpr std::string_view name = "rms_norm", doc = "x / sqrt(mean(x * x) + eps) * weight.";
   static constexpr int columns = 1;
   static constexpr int stats[] = {0};
-  template <int P, class V> PB_FN static V pass(const At<V>& e) { return square(e.x[0]); }
-  template <int P, class V> PB_FN static V finish(V s, const At<V>& e) { return rsqrt(s / e.n + e.k); }
-  template <class V> PB_FN static V out(const At<V>& e) { return e.x[0] * e.s[0] * e.c[0]; }
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    return square(e.x[0]);
+  }
+  template <int P, class V>
+  PB_FN static V finish(V s, const At<V>& e) {
+    return rsqrt(s / e.n + e.k);
+  }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return e.x[0] * e.s[0] * e.c[0];
+  }
 };
 PB_OP(RmsNorm)
 
@@ -110,10 +171,22 @@ PB_OP(RmsNorm)
 struct RmsNormPull : Row {
   static constexpr std::string_view name = "rms_norm_pull", doc = "Cotangents of x and weight.";
   static constexpr int inputs = 2, columns = 1, given = 1, sums = 1;
-  template <int P, class V> PB_FN static V pass(const At<V>& e) { return e.x[0] * e.c[0] * e.x[1]; }
-  template <int P, class V> PB_FN static V finish(V s, const At<V>& e) { return s / e.n * e.s[0] * e.s[0]; }
-  template <class V> PB_FN static V out(const At<V>& e) { return e.s[0] * (e.x[0] * e.c[0] - e.x[1] * e.s[1]); }
-  template <int I, class V> PB_FN static V column(const At<V>& e) { return e.x[0] * e.x[1] * e.s[0]; }
+  template <int P, class V>
+  PB_FN static V pass(const At<V>& e) {
+    return e.x[0] * e.c[0] * e.x[1];
+  }
+  template <int P, class V>
+  PB_FN static V finish(V s, const At<V>& e) {
+    return s / e.n * e.s[0] * e.s[0];
+  }
+  template <class V>
+  PB_FN static V out(const At<V>& e) {
+    return e.s[0] * (e.x[0] * e.c[0] - e.x[1] * e.s[1]);
+  }
+  template <int I, class V>
+  PB_FN static V column(const At<V>& e) {
+    return e.x[0] * e.x[1] * e.s[0];
+  }
 };
 PB_OP(RmsNormPull)
 

@@ -25,7 +25,8 @@ DType compute_dtype(DType t) { return t == DType::F64 ? DType::F64 : DType::F32;
 int lane_of(DType compute) { return compute == DType::F64 ? 1 : 0; }
 
 // Calls f(address, stride, count) for the runs of elements begin .. begin + n - 1 in C order.
-template <class F> void runs(const Tensor& t, int64_t begin, int64_t n, F f) {
+template <class F>
+void runs(const Tensor& t, int64_t begin, int64_t n, F f) {
   const int bytes = itemsize(t.dtype()), last = t.ndim() - 1;
   char* base = static_cast<char*>(t.raw());
   if (t.contiguous() || last < 0) return f(base + begin * bytes, 1, n);
@@ -234,7 +235,8 @@ void Driver::prepare_entry(Entry& e) {
 }
 
 // The chunks that start in [begin, end), counted in elements: equal work for each thread.
-template <void (Driver::*F)(size_t)> void Driver::pass(void* self, int64_t begin, int64_t end) {
+template <void (Driver::*F)(size_t)>
+void Driver::pass(void* self, int64_t begin, int64_t end) {
   auto* d = static_cast<Driver*>(self);
   auto it = std::lower_bound(d->chunks_.begin(), d->chunks_.end(), begin,
                              [](const Chunk& c, int64_t at) { return c.at < at; });
@@ -333,7 +335,8 @@ double global_norm(std::span<const Tensor> tensors, bool* finite) {
       DType compute = compute_dtype(j.t.dtype());
       bool direct = j.t.contiguous() && j.t.dtype() == compute, ok = true;
       for (int64_t c = begin; c < end; c++)
-        j.sums[size_t(c)] = measure_range(j.t, c * kChunk, std::min(kChunk, j.t.size() - c * kChunk), compute, direct, &ok);
+        j.sums[size_t(c)] =
+            measure_range(j.t, c * kChunk, std::min(kChunk, j.t.size() - c * kChunk), compute, direct, &ok);
       if (!ok) __atomic_store_n(&j.finite, false, __ATOMIC_RELAXED);
     }
   };

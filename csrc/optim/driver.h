@@ -59,8 +59,8 @@ class Driver {
     double hyper[kMaxHyper];
     double decay;
     Decay mode;
-    int64_t t;     // of the last prepared Step
-    size_t step;   // its place in steps_
+    int64_t t;    // of the last prepared Step
+    size_t step;  // its place in steps_
   };
   struct Entry {
     Tensor p, g;
@@ -90,7 +90,8 @@ class Driver {
   double measure();
   void measure_chunk(size_t c);
   void update_chunk(size_t c);
-  template <void (Driver::*F)(size_t)> static void pass(void* self, int64_t begin, int64_t end);
+  template <void (Driver::*F)(size_t)>
+  static void pass(void* self, int64_t begin, int64_t end);
 
   std::unordered_map<TensorImpl*, State> states_;
   std::vector<Group> groups_;

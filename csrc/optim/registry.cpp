@@ -18,7 +18,8 @@ namespace pb::optim {
 namespace {
 
 // Hyper and Step are aggregates of S only, so they are arrays of S under other names.
-template <class To, class S> To from_array(const S* from, int n) {
+template <class To, class S>
+To from_array(const S* from, int n) {
   static_assert(sizeof(To) % sizeof(S) == 0);
   To t{};
   S* to = reinterpret_cast<S*>(&t);
@@ -26,7 +27,8 @@ template <class To, class S> To from_array(const S* from, int n) {
   return t;
 }
 
-template <class Rule> void prepare_host(const double* hyper, int64_t t, double* step) {
+template <class Rule>
+void prepare_host(const double* hyper, int64_t t, double* step) {
   using Hyper = typename Rule::template Hyper<double>;
   static_assert(sizeof(Hyper) == sizeof(double) * hyper_count<Rule>(), "hyper[] names every member of Hyper");
   auto k = Rule::template prepare<double>(from_array<Hyper>(hyper, hyper_count<Rule>()), t);
@@ -34,7 +36,8 @@ template <class Rule> void prepare_host(const double* hyper, int64_t t, double* 
 }
 
 // Hyper-parameters given as tensors are prepared in float64, as the host does, and narrowed afterwards.
-template <class Rule> typename Rule::template Step<Tensor> prepare_graph(const PureStep& s) {
+template <class Rule>
+typename Rule::template Step<Tensor> prepare_graph(const PureStep& s) {
   using Step = typename Rule::template Step<Tensor>;
   constexpr int n = step_count<Rule>();
   if (!s.tensor_hyper) {
@@ -52,7 +55,8 @@ template <class Rule> typename Rule::template Step<Tensor> prepare_graph(const P
   return k;
 }
 
-template <class Rule, Decay D> void pure_step(PureStep& s) {
+template <class Rule, Decay D>
+void pure_step(PureStep& s) {
   constexpr int n = slot_count<Rule>();
   auto k = prepare_graph<Rule>(s);
   Slots<Tensor, n> state;
@@ -61,7 +65,8 @@ template <class Rule, Decay D> void pure_step(PureStep& s) {
   for (int i = 0; i < n; i++) s.slots[i] = state[i];
 }
 
-template <class Rule> RuleRow row_of(int index) {
+template <class Rule>
+RuleRow row_of(int index) {
   static_assert(slot_count<Rule>() <= kMaxSlots && hyper_count<Rule>() <= kMaxHyper && step_count<Rule>() <= kMaxStep);
   RuleRow r;
   r.name = Rule::name;
@@ -79,7 +84,8 @@ template <class Rule> RuleRow row_of(int index) {
   return r;
 }
 
-template <size_t... I> const RuleRow* rows_of(std::index_sequence<I...>) {
+template <size_t... I>
+const RuleRow* rows_of(std::index_sequence<I...>) {
   static const RuleRow rows[] = {row_of<typename RuleAt<int(I)>::type>(int(I))...};
   return rows;
 }

@@ -2,7 +2,8 @@
 //
 // A rule is a struct with
 //   name, doc                       strings
-//   hyper[] = {Range..., ...}       its hyper-parameters in the order of Hyper's members: name, default, legal range
+//   hyper[] = {learning_rate(1e-3), ...}  its hyper-parameters in the order of Hyper's members: name, default, range;
+//                                   the first is the learning rate, which decoupled decay multiplies
 //   slots[] = {"exp_avg", ...}      its states (omitted: none), each of the parameter's size and zero at the start
 //   Hyper<S>, Step<S>               aggregates of S only
 //   prepare<S>(hyper, t)            once per step, t = 1, 2, ...; S = double on the host, S = Tensor in the pure form
@@ -31,7 +32,8 @@ struct HyperInfo {
 };
 constexpr HyperInfo learning_rate(double value) { return {"lr", value, Range::NonNegative}; }
 
-template <class V, int N> struct Slots {
+template <class V, int N>
+struct Slots {
   V v[N ? N : 1];
   PB_FN V& operator[](int i) { return v[i]; }
 };
@@ -39,20 +41,33 @@ template <class V, int N> struct Slots {
 enum class Decay : uint8_t { None, Coupled, Decoupled };
 inline constexpr int kDecays = 3;
 
-template <class Rule> constexpr int slot_count() {
-  if constexpr (requires { Rule::slots; }) return int(sizeof(Rule::slots) / sizeof(std::string_view));
-  else return 0;
+template <class Rule>
+constexpr int slot_count() {
+  if constexpr (requires { Rule::slots; })
+    return int(sizeof(Rule::slots) / sizeof(std::string_view));
+  else
+    return 0;
 }
-template <class Rule> constexpr int hyper_count() { return int(sizeof(Rule::hyper) / sizeof(HyperInfo)); }
-template <class Rule> constexpr int step_count() { return int(sizeof(typename Rule::template Step<double>) / 8); }
+template <class Rule>
+constexpr int hyper_count() {
+  return int(sizeof(Rule::hyper) / sizeof(HyperInfo));
+}
+template <class Rule>
+constexpr int step_count() {
+  return int(sizeof(typename Rule::template Step<double>) / 8);
+}
 
 // ---- shared formulas
 
-template <class V> PB_FN V toward(V a, V b, V w) { return a + w * (b - a); }
+template <class V>
+PB_FN V toward(V a, V b, V w) {
+  return a + w * (b - a);
+}
 
 // The square root of a non-negative state. In the graph its derivative at 0 is 0: a parameter that never received a
 // gradient must not turn meta-gradients into NaN.
-template <class V> PB_FN V root(V x) {
+template <class V>
+PB_FN V root(V x) {
   if constexpr (std::is_floating_point_v<V>) {
     return sqrt(x);
   } else {
@@ -72,15 +87,17 @@ PB_FN V advance(V p, V g, Slots& s, const Step& k, V decay) {
 
 // Rules are numbered by PB_OPTIMIZER in the order of optim/rules.h; a unit that builds a table of them defines
 // PB_RULE_UNIT.
-template <int I> struct RuleAt;
+template <int I>
+struct RuleAt;
 
 }  // namespace pb::optim
 
 #ifndef PB_RULE_UNIT
 #define PB_OPTIMIZER(Rule)
 #else
-#define PB_OPTIMIZER(Rule)                              \
-  template <> struct RuleAt<__COUNTER__ - kFirstRule> { \
-    using type = Rule;                                  \
+#define PB_OPTIMIZER(Rule)                  \
+  template <>                               \
+  struct RuleAt<__COUNTER__ - kFirstRule> { \
+    using type = Rule;                      \
   };
 #endif

@@ -2,8 +2,12 @@
 #pragma once
 #include "optim/rule.h"
 
-namespace pb::optim { constexpr int kFirstRule = __COUNTER__ + 1; }
-#include "optim/sgd.h"
+namespace pb::optim {
+constexpr int kFirstRule = __COUNTER__ + 1;
+}
 #include "optim/adam.h"
 #include "optim/average.h"
-namespace pb::optim { constexpr int kRules = __COUNTER__ - kFirstRule; }
+#include "optim/sgd.h"
+namespace pb::optim {
+constexpr int kRules = __COUNTER__ - kFirstRule;
+}

@@ -18,11 +18,9 @@ uint64_t last_sequence() { return counter; }
 
 Node::Node() {
   seq = ++counter;
+  alive++;
   if (mode().anomaly && trace_hook) trace = trace_hook();
 }
-
-void* Node::operator new(size_t bytes) { return alloc::get(bytes); }
-void Node::operator delete(void* p, size_t bytes) { alloc::put(p, bytes); }
 
 void retain(Node* n) {
   if (n) n->refs++;

@@ -35,8 +35,10 @@ struct Node {
   std::vector<uint32_t> hook_index;
   std::string trace;  // where the op was called, in anomaly mode
 
+  static inline int64_t alive = 0;
+
   Node();
-  virtual ~Node() = default;
+  virtual ~Node() { alive--; }
   virtual const char* name() const = 0;
   // Runs with grad mode on when the gradient itself is to be differentiated, else off.
   virtual void pull(const PullArgs& a) = 0;
@@ -45,9 +47,6 @@ struct Node {
   virtual void visit_saved(const std::function<void(const Tensor&)>&) const {}
   // `out` just received its tangents: a kept output needs them too (Note [Tangents]).
   virtual void output_pushed(const Tensor&) {}
-
-  static void* operator new(size_t bytes);
-  static void operator delete(void* p, size_t bytes);
 };
 void retain(Node* n);
 void drop(Node* n);  // iterative: a chain of any length is freed without recursion

@@ -2,9 +2,11 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <string>
+#include <thread>
 
 #include "tensor/error.h"
 
@@ -19,8 +21,21 @@ constexpr int kClasses = kSmall + 4 * 54;
 
 struct Free { Free* next; };
 
+// Held for a few instructions, so a waiter spins, and gives its core away when the holder lost its own.
+class Lock {
+ public:
+  void lock() {
+    for (int spins = 0; flag_.test_and_set(std::memory_order_acquire); spins++)
+      if (spins > 64) std::this_thread::yield();
+  }
+  void unlock() { flag_.clear(std::memory_order_release); }
+
+ private:
+  std::atomic_flag flag_ = ATOMIC_FLAG_INIT;
+};
+
 struct Cache {
-  std::mutex lock;  // kernels may free on other threads while the interpreter lock is released
+  Lock lock;  // kernels may free on other threads while the interpreter lock is released
   Free* head[kClasses] = {};
   Stats stats;
 };
@@ -63,7 +78,7 @@ void drop_cached(Cache& c) {
 
 void* get(size_t bytes) {
   Cache& c = cache();
-  std::lock_guard<std::mutex> guard(c.lock);
+  std::lock_guard<Lock> guard(c.lock);
   int k = bytes > (size_t(1) << 60) ? kClasses : class_of(bytes);
   void* p = nullptr;
   if (k < kClasses) {
@@ -94,7 +109,7 @@ void* get(size_t bytes) {
 void put(void* p, size_t bytes) {
   if (!p) return;
   Cache& c = cache();
-  std::lock_guard<std::mutex> guard(c.lock);
+  std::lock_guard<Lock> guard(c.lock);
   int k = class_of(bytes);
   auto* f = static_cast<Free*>(p);
   f->next = c.head[k];
@@ -103,17 +118,17 @@ void put(void* p, size_t bytes) {
 }
 
 Stats stats() {
-  std::lock_guard<std::mutex> guard(cache().lock);
+  std::lock_guard<Lock> guard(cache().lock);
   return cache().stats;
 }
 
 void reset_peak() {
-  std::lock_guard<std::mutex> guard(cache().lock);
+  std::lock_guard<Lock> guard(cache().lock);
   cache().stats.peak = cache().stats.current;
 }
 
 void empty_cache() {
-  std::lock_guard<std::mutex> guard(cache().lock);
+  std::lock_guard<Lock> guard(cache().lock);
   drop_cached(cache());
 }
 

@@ -59,12 +59,13 @@ Strides contiguous_strides(const Shape& s) {
 
 bool is_contiguous(const Shape& s, const Strides& t) {
   int64_t step = 1;
+  bool dense = true;
   for (int i = s.size() - 1; i >= 0; i--) {
-    if (s[i] == 0) return true;
-    if (s[i] != 1 && t[i] != step) return false;
+    if (s[i] == 0) return true;  // no element, whatever the strides
+    if (s[i] != 1 && t[i] != step) dense = false;
     step *= s[i];
   }
-  return true;
+  return dense;
 }
 
 Shape broadcast(const Shape& a, const Shape& b, const char* op) {

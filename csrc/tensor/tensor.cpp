@@ -27,11 +27,6 @@ void drop(Storage* s) {
   delete s;
 }
 
-void* TensorImpl::operator new(size_t bytes) {
-  return alloc::get(bytes);
-}
-void TensorImpl::operator delete(void* p) { alloc::put(p, sizeof(TensorImpl)); }
-
 void drop(TensorImpl* t) {
   Node* node = std::exchange(t->node, nullptr);
   drop(std::exchange(t->storage, nullptr));
@@ -40,19 +35,20 @@ void drop(TensorImpl* t) {
 }
 
 namespace {
-Tensor make(const Shape& shape, DType dtype, Storage* storage) {
+Tensor make(const Shape& shape, int64_t size, DType dtype, Storage* storage) {
   auto* t = new TensorImpl;
   t->dtype = dtype;
   t->shape = shape;
   t->strides = contiguous_strides(shape);
-  t->size = count(shape);
+  t->size = size;
   t->storage = storage;
   return Tensor(t);
 }
 }  // namespace
 
 Tensor empty(const Shape& shape, DType dtype) {
-  size_t bytes = size_t(count(shape)) * size_t(itemsize(dtype));
+  int64_t size = count(shape);
+  size_t bytes = size_t(size) * size_t(itemsize(dtype));
   auto* s = new Storage;
   try {
     s->data = alloc::get(bytes);
@@ -61,7 +57,7 @@ Tensor empty(const Shape& shape, DType dtype) {
     throw;
   }
   s->bytes = bytes;
-  return make(shape, dtype, s);
+  return make(shape, size, dtype, s);
 }
 
 Tensor full(const Shape& shape, double value, DType dtype) {
@@ -99,11 +95,12 @@ Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DTyp
                     void (*release)(void*), void* owner) {
   auto* s = new Storage;
   s->data = data;
-  s->bytes = size_t(count(shape)) * size_t(itemsize(dtype));
+  int64_t size = count(shape);
+  s->bytes = size_t(size) * size_t(itemsize(dtype));
   s->readonly = readonly;
   s->release = release;
   s->owner = owner;
-  Tensor t = make(shape, dtype, s);
+  Tensor t = make(shape, size, dtype, s);
   t->strides = strides;
   t->contiguous = is_contiguous(shape, strides);
   return t;
@@ -111,7 +108,7 @@ Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DTyp
 
 Tensor alias(const Tensor& t, const Shape& shape, const Strides& strides, int64_t offset) {
   t->storage->refs++;
-  Tensor v = make(shape, t.dtype(), t->storage);
+  Tensor v = make(shape, count(shape), t.dtype(), t->storage);
   v->strides = strides;
   v->offset = offset;
   v->contiguous = is_contiguous(shape, strides);

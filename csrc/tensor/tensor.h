@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tensor/alloc.h"
 #include "tensor/dtype.h"
 #include "tensor/error.h"
 #include "tensor/shape.h"
@@ -20,7 +21,7 @@ struct TensorImpl;
 class Tensor;
 
 // Memory with a version: every write through the engine raises `version`, saved slots compare it.
-struct Storage {
+struct Storage : alloc::Recycled<Storage> {
   uint32_t refs = 1;
   uint32_t version = 0;
   void* data = nullptr;
@@ -88,7 +89,7 @@ struct Meta {
   std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
 };
 
-struct TensorImpl {
+struct TensorImpl : alloc::Recycled<TensorImpl> {
   uint32_t refs = 1;
   DType dtype = DType::F32;
   bool wants_grad = false;  // leaf flag
@@ -109,8 +110,6 @@ struct TensorImpl {
     if (!meta) meta = std::make_unique<Meta>();
     return *meta;
   }
-  static void* operator new(size_t bytes);
-  static void operator delete(void* p);
 };
 void drop(TensorImpl* t);
 

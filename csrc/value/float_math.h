@@ -263,11 +263,12 @@ PB_FN float erf(float x) {
   float a = abs(x), s = x * x;
   float small = fma(x, polynomial(s, 0.128379166f, -0.376126289f, 0.112836182f, -0.026855126f, 0.00519073382f,
                                   -0.000803076138f, 7.92036808e-5f), x);
-  float b = a > 4.1f ? 4.1f : a;  // 1 - exp(-l(b)), l = -log(erfc)
-  float l = polynomial(b, 0.000256445637f, 1.12742603f, 0.637600243f, 0.103566609f, -0.0220518056f, 0.00299947686f,
-                       -0.000191495783f);
+  float b = a > 4.1f ? 4.1f : a;  // 1 - exp(-b q), b q = -log(erfc(b)), with the rounding of b q made good in r
+  float q = polynomial(b, 1.12848628f, 0.635811746f, 0.105140552f, -0.0228132233f, 0.00319130742f, -0.000211146762f);
+  float l = b * q;
   ExpParts e = exp_parts<127>(-l);
-  float big = fma(-exp_polynomial(e.r), float_of(e.biased << 23), 1.0f);
+  float r = e.r - product_error(b, q, l);
+  float big = fma(-exp_polynomial(r), float_of(e.biased << 23), 1.0f);
   return a < 1.0f ? small : copysign(big, x);
 }
 PB_FN float erfc(float x) {

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _core
+from ._array_api import *  # noqa: F403
 from ._core import *  # noqa: F403
 from ._core import (
     CheckpointError,

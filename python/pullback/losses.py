@@ -21,7 +21,7 @@ __all__ = [
 
 def _same_shape(op: str, x: Tensor, target: Tensor) -> None:
     """Silent broadcasting of (n, 1) against (n,) is a usual mistake, so only a 0-d operand may differ."""
-    if x.shape != target.shape and x.ndim and target.ndim:
+    if getattr(x, "ndim", 0) and getattr(target, "ndim", 0) and x.shape != target.shape:
         raise ShapeError(
             f"{op}: input and target differ in shape (got {tuple(x.shape)} and {tuple(target.shape)})\n"
             "help: reshape or broadcast one of them first"
@@ -193,9 +193,7 @@ def hinge(scores: Tensor, target: Tensor, *, margin: float = 1.0, reduction: str
     return _reduce("hinge", _core.relu(margin - target * scores), reduction)
 
 
-def cosine_embedding(
-    x1: Tensor, x2: Tensor, target: Tensor, *, margin: float = 0.0, reduction: str = "mean"
-) -> Tensor:
+def cosine_embedding(x1: Tensor, x2: Tensor, target: Tensor, *, margin: float = 0.0, reduction: str = "mean") -> Tensor:
     """``1 - cos(x1, x2)`` where target is 1, ``max(0, cos(x1, x2) - margin)`` where it is -1.
 
     ``x1`` and ``x2`` have shape (..., width), ``target`` the shape without the last axis.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pullback import _core as C
-from pullback._core import Generator, default_generator
+from pullback._core import Generator, default_generator, manual_seed
 
 __all__ = [
     "Generator",
@@ -28,28 +28,6 @@ __all__ = [
 ]
 
 Shape = int | Sequence[int]
-
-
-def manual_seed(seed: int) -> None:
-    """Starts the default generator anew.
-
-    Args:
-        seed: an int in [0, 2^64).
-
-    Raises:
-        ValueError: a negative or too large seed.
-
-    Example:
-        >>> pb.manual_seed(7)
-        >>> a = pb.random.normal(3)
-        >>> pb.manual_seed(7)
-        >>> a.tolist() == pb.random.normal(3).tolist()
-        True
-    """
-    seed = int(seed)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"manual_seed: the seed must be in [0, 2^64), got {seed}\nhelp: use a non-negative int")
-    C.manual_seed(seed)
 
 
 def _device(device: Any) -> None:

@@ -61,10 +61,10 @@ def saved_bytes(loss: Tensor) -> int:
 
 
 def stats(device: str = "cpu") -> dict[str, int]:
-    """The allocator's figures in bytes and calls: current, peak, reserved, allocations, system_calls.
+    """The allocator's figures: bytes (current, peak, reserved), calls (allocations, system_calls), live tensors and nodes.
 
     >>> sorted(pb.memory.stats())
-    ['allocations', 'current', 'peak', 'reserved', 'system_calls']
+    ['allocations', 'current', 'nodes', 'peak', 'reserved', 'system_calls', 'tensors']
     """
     if device != "cpu":
         raise C.DeviceError(f"memory.stats: device {device!r} is not available\nhelp: devices here: cpu")

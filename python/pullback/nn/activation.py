@@ -99,9 +99,7 @@ class GELU(Activation):
         self.approximate, self.saved = approximate, saved
 
     def forward(self, x: Any) -> C.Tensor:
-        if self.saved is not None:
-            return pb.gelu(x, approximate=self.approximate, saved=self.saved)
-        return pb.gelu(x, approximate=self.approximate)
+        return pb.gelu(x, approximate=self.approximate, saved=self.saved)
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"

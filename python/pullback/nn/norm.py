@@ -132,7 +132,7 @@ class InstanceNorm2d(_Running):
     Args:
         num_features: channels C.
         eps: added to the variance [1e-5].
-        momentum: weight of a new batch in the running statistics [0.1].
+        momentum: weight of a new batch in the running statistics [0.1]; None never moves them.
         affine: whether weight and bias are learned [False].
         track_running_stats: keep running statistics and use them in eval mode [False].
 
@@ -166,7 +166,7 @@ class InstanceNorm2d(_Running):
 
     def _track(self, x: C.Tensor) -> None:
         with pb.no_grad():
-            x, m = x.detach(), self._factor()
+            x, m = x.detach(), self.momentum or 0.0
             mean = pb.mean(pb.mean(x, axis=(2, 3)), axis=0)
             var = pb.mean(pb.var(x, axis=(2, 3), correction=1), axis=0)
             self.running_mean[...] = self.running_mean * (1 - m) + mean * m

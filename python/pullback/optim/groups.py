@@ -19,7 +19,8 @@ def groups(model: Any, no_decay: Sequence[str] = ("bias", "norm")) -> list[dict[
     """
     words = [word.lower() for word in no_decay]
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
-    decayed, plain = [], []
+    decayed: list[tuple[str, Any]] = []
+    plain: list[tuple[str, Any]] = []
     for name, p in model.named_parameters():
         owner = kinds.get(name.rpartition(".")[0], "")
         parts = [*name.lower().split("."), owner.lower()]

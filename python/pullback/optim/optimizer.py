@@ -90,13 +90,13 @@ class Optimizer:
         self.param_groups.append(full)
 
     def _check(self, group: Group) -> None:
-        betas = group.get("betas")
-        if betas is not None and (not isinstance(betas, (tuple, list)) or len(betas) != len(self.defaults["betas"])):
-            raise ValueError(
-                f"{type(self).__name__}: betas must be {len(self.defaults['betas'])} numbers, got {betas!r}\n"
-                f"help: the default is {self.defaults['betas']}"
-            )
         row = RULES[self._rule(group)]
+        betas, count = group.get("betas"), sum(key.startswith("beta") for key, _ in row["hyper"])
+        if betas is not None and (not isinstance(betas, (tuple, list)) or len(betas) != count):
+            raise ValueError(
+                f"{type(self).__name__}: betas must be {count} numbers, got {betas!r}\n"
+                f"help: such as {', '.join(str(value) for key, value in row['hyper'] if key.startswith('beta'))}"
+            )
         C.optim_check(row["index"], [float(_read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
 
     def _parameters(self) -> list[Tensor]:

@@ -85,7 +85,7 @@ class OneCycleLR(_Momentum):
         high = per_group(max_momentum, optimizer, self, "max_momentum")
         up = pct_start * total_steps - 1
         if three_phase:
-            self._ends = [up, 2 * up + 1, total_steps - 1]
+            self._ends = [up, 2 * up, total_steps - 1]
         else:
             self._ends = [up, total_steps - 1]
         self._lr_at, self._momentum_at = [], []
