@@ -324,10 +324,11 @@ def idx(shape, values, code=8):
     return bytes([0, 0, code, len(shape)]) + b"".join(struct.pack(">I", n) for n in shape) + bytes(values)
 
 
-def write_mnist(folder, prefix, n, compress=False, labels=None):
+def write_mnist(folder, prefix, n, compress=False, side=2):
+    size = side * side
     files = {
-        f"{prefix}-images-idx3-ubyte": idx((n, 2, 2), [i * 4 % 256 for i in range(n * 4)]),
-        f"{prefix}-labels-idx1-ubyte": idx((labels or n,), [i % 10 for i in range(labels or n)]),
+        f"{prefix}-images-idx3-ubyte": idx((n, side, side), [i * 4 % 256 for i in range(n * size)]),
+        f"{prefix}-labels-idx1-ubyte": idx((n,), [i % 10 for i in range(n)]),
     }
     for name, raw in files.items():
         if compress:

@@ -198,7 +198,11 @@ def test_a_killed_save_leaves_the_old_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     assert pb.load(path)["a"].tolist() == [1.0] * 10
-    assert len(os.listdir(tmp_path)) == 2  # the temporary one stays for whoever looks
+    assert len(os.listdir(tmp_path)) == 2  # the temporary one stays until the next save
+    for name in (f".f.{os.getppid()}.tmp", ".f.x.tmp", ".g.1234567.tmp"):
+        (tmp_path / name).write_bytes(b"of a process that lives, of nobody, of another file")
+    pb.save(path, {"a": pb.zeros(10)})
+    assert sorted(os.listdir(tmp_path)) == sorted([f".f.{os.getppid()}.tmp", ".f.x.tmp", ".g.1234567.tmp", "f"])
 
 
 # ---- what load refuses

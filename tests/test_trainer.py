@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import itertools
 import json
 import math
 import os
@@ -107,7 +108,7 @@ def test_accumulation_equals_the_full_batch(sizes):
     """Windows of batches of any size give the gradient of the mean over all their items."""
     data = problem(sum(sizes))
     ends = np.cumsum([0, *sizes])
-    batches = [data[int(a) : int(b)] for a, b in zip(ends, ends[1:], strict=False)]
+    batches = [data[int(a) : int(b)] for a, b in itertools.pairwise(ends)]
     full, parts = net(), net()
     trainer(full).fit([data[:]], steps=1)
     history = trainer(parts, accumulate=len(sizes)).fit(batches, steps=1)
@@ -461,9 +462,9 @@ def test_csv_and_json_logs(tmp_path):
     ]
     data = DataLoader(problem(), 8)
     history = trainer(net(), callbacks=logs).fit(data, data, epochs=2)
-    rows = list(csv.DictReader((tmp_path / "a" / "steps.csv").open()))
+    rows = read_csv(tmp_path / "a" / "steps.csv")
     assert [{k: float(v) for k, v in r.items()} for r in rows] == history.steps
-    rows = list(csv.DictReader((tmp_path / "epochs.csv").open()))
+    rows = read_csv(tmp_path / "epochs.csv")
     assert [{k: float(v) for k, v in r.items()} for r in rows] == history.epochs
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [{k: v for k, v in r.items() if k != "kind"} for r in lines if r["kind"] == "step"] == history.steps
@@ -479,6 +480,11 @@ def test_csv_refuses_new_columns(tmp_path):
     with pytest.raises(ValueError, match="new is not among the columns step, loss"):
         log.on_step_end(None, {"step": 2, "new": 1})
     log.on_fit_end(None)
+
+
+def read_csv(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
 
 
 def read_events(path):
@@ -740,7 +746,7 @@ def test_the_newest_torn_checkpoint_is_passed_over(tmp_path):
     assert (tmp_path / "step-00000009.safetensors").read_bytes() == good
     for p in tmp_path.iterdir():
         p.write_bytes(b"")
-    with pytest.raises(pb.CheckpointError, match="no checkpoint in .* is whole"):
+    with pytest.raises(pb.CheckpointError, match=r"no checkpoint in .* is whole"):
         full_trainer(tmp_path).fit(loader(), epochs=3)
     assert len(full_trainer(tmp_path).fit(loader(), epochs=1, resume=False).steps) == 3
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000003.safetensors"]
@@ -753,7 +759,10 @@ def test_a_checkpoint_of_another_model(tmp_path):
     model = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 3))
     start = weights(model)
     for other, text in [
-        (trainer(model, ema=0.9, checkpoint_dir=tmp_path, schedule=lambda s: 0.1), "no '2.weight'"),
+        (
+            trainer(model, ema=0.9, checkpoint_dir=tmp_path, schedule=lambda s: 0.1),
+            r"'0.weight' as float32\[8, 4\], the model has float32\[9, 4\]",
+        ),
         (trainer(nn.Linear(4, 3), checkpoint_dir=tmp_path), "no 'weight'"),
         (trainer(net(), checkpoint_dir=tmp_path), "an EMA on one side only"),
         (trainer(net(), ema=0.9, checkpoint_dir=tmp_path), "1 schedules, here are 0"),
@@ -761,9 +770,9 @@ def test_a_checkpoint_of_another_model(tmp_path):
     ]:
         with pytest.raises(pb.CheckpointError, match=f"checkpoint of another model or trainer: it has {text}"):
             other.fit(loader(), epochs=1)
-    wide = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Dropout(0.0), nn.Linear(9, 3))
-    with pytest.raises(pb.CheckpointError, match=r"'0.weight' as float32\[8, 4\], the model has float32\[9, 4\]"):
-        trainer(wide, checkpoint_dir=tmp_path).fit(loader(), epochs=1)
+    short = nn.Sequential(nn.Linear(4, 8))
+    with pytest.raises(pb.CheckpointError, match=r"it has '3\.bias', which the model has not"):
+        trainer(short, checkpoint_dir=tmp_path).fit(loader(), epochs=1)
     changed = net()
     sched = pb.optim.lr_scheduler.CosineAnnealingLR(o := sgd(changed), T_max=20)
     with pytest.raises(pb.CheckpointError, match="a state that does not fit"):
@@ -840,7 +849,7 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path):
         make(Die()).fit(loader(), epochs=3)
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 1 + 7
     make().fit(loader(), epochs=3)
-    rows = list(csv.DictReader((tmp_path / "s.csv").open()))
+    rows = read_csv(tmp_path / "s.csv")
     assert [int(r["step"]) for r in rows] == list(range(1, 10))
     lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
     assert [r["step"] for r in lines if r["kind"] == "step"] == list(range(1, 10))
@@ -911,7 +920,7 @@ def test_bad_fits():
         t.evaluate([])
     with pytest.raises(TypeError, match=r"a batch must be \(x, y\), got dict"):
         t.fit([{"x": 1}], steps=1)
-    with pytest.raises(ValueError, match="with several optimizers call ctx.backward"):
+    with pytest.raises(ValueError, match=r"with several optimizers call ctx\.backward"):
         Trainer(net(), {"a": sgd(net()), "b": sgd(net())}, cross_entropy, progress=False).fit([problem()[:]], steps=1)
 
 

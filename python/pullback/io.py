@@ -91,6 +91,7 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any], metadata: Map
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sweep(folder, base)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -194,6 +195,21 @@ def _check_metadata(notes: Mapping[str, str] | None) -> dict[str, str]:
         if key in (_CRC, _SHARED):
             raise ValueError(f"save: the metadata name {key!r} is reserved\nhelp: choose another name")
     return dict(notes or {})
+
+
+def _sweep(folder: str, base: str) -> None:
+    """Removes what saves of this file left behind when their processes were killed."""
+    for name in os.listdir(folder):
+        pid = name.removeprefix(f".{base}.").removesuffix(".tmp")
+        if name != f".{base}.{pid}.tmp" or not pid.isdigit():
+            continue
+        try:
+            os.kill(int(pid), 0)
+        except (ProcessLookupError, OverflowError):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
+        except OSError:
+            pass  # a process of another user: it may still write
 
 
 def _sync_folder(folder: str) -> None:

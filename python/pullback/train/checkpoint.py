@@ -152,27 +152,27 @@ class Folder:
 
 def difference(have: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
     """The first difference of two state dicts, in words."""
-    for name in have:
+    for name, mine in have.items():
         if name not in found:
             return f"no {name!r}"
-    for name, t in found.items():
-        if name not in have:
-            return f"{name!r}, which the model has not"
-        mine = have[name]
+        t = found[name]
         if t.shape != mine.shape or t.dtype != mine.dtype:
             return f"{name!r} as {t.dtype.name}{list(t.shape)}, the model has {mine.dtype.name}{list(mine.shape)}"
-    return None
+    more = [name for name in found if name not in have]
+    return f"{more[0]!r}, which the model has not" if more else None
 
 
 # ---- the state of a trainer
 
 
 def capture(trainer: Trainer) -> dict[str, Any]:
+    """Everything that a continued run needs. Nothing of the clock or of the machine is in it."""
     return {
         "step": trainer.step,
         "epoch": trainer.epoch,
         "batch": trainer.batch,
-        "means": trainer._means.sums,
+        "means": [[name, *sums] for name, sums in trainer._means.sums.items()],
+        "rates": list(trainer.last_lr.items()),
         "model": trainer.model_state(),
         "optimizer": {name: o.state_dict() for name, o in trainer.optimizers.items()},
         "schedule": [s.state_dict() for s in trainer._schedules],
@@ -185,6 +185,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
+    """Puts a captured state into a trainer; raises CheckpointError, with nothing changed, where it is another's."""
     _check(trainer, path, state)
     try:  # these refuse a state that does not fit; the model, which was compared, comes last
         for name, optimizer in trainer.optimizers.items():
@@ -200,7 +201,8 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     pb.random.default_generator().set_state(state["generator"])
     trainer.history.load_state_dict(state["history"])
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
-    trainer._means.sums = {name: list(v) for name, v in state["means"].items()}
+    trainer._means.sums = {name: sums for name, *sums in state["means"]}
+    trainer.last_lr = dict(state["rates"])
     trainer._unsaved = False
     waiting = [list(pair) for pair in state["callbacks"]]
     for callback in trainer.callbacks:  # each takes the first state of its class that is left

@@ -77,26 +77,23 @@ class History:
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    columns: dict[str, Any] = {"length": len(rows)}
-    for key in sorted({key for row in rows for key in row}):
-        values = [row.get(key) for row in rows]
+    names = list(dict.fromkeys(key for row in rows for key in row))  # in the order they came up
+    columns: dict[str, Any] = {"length": len(rows), "names": names}
+    for name in names:
+        values = [row.get(name) for row in rows]
         dtype = pb.int64 if all(v is None or type(v) is int for v in values) else pb.float64
-        columns[f"value.{key}"] = pb.tensor([0 if v is None else v for v in values], dtype=dtype)
+        columns[f"value.{name}"] = pb.tensor([0 if v is None else v for v in values], dtype=dtype)
         if None in values:
-            columns[f"there.{key}"] = pb.tensor([v is not None for v in values], dtype=pb.bool)
+            columns[f"there.{name}"] = pb.tensor([v is not None for v in values], dtype=pb.bool)
     return columns
 
 
 def _rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{} for _ in range(columns["length"])]
-    # step, epoch, loss lead each record, as they do when it is made.
-    lead = ("value.step", "value.epoch", "value.loss")
-    for name in sorted(columns, key=lambda n: (lead.index(n) if n in lead else len(lead), n)):
-        if not name.startswith("value."):
-            continue
-        key = name.removeprefix("value.")
-        there = columns[f"there.{key}"].tolist() if f"there.{key}" in columns else [True] * len(rows)
-        for row, value, is_there in zip(rows, columns[name].tolist(), there, strict=True):
+    for name in columns["names"]:
+        values = columns[f"value.{name}"].tolist()
+        there = columns[f"there.{name}"].tolist() if f"there.{name}" in columns else [True] * len(rows)
+        for row, value, is_there in zip(rows, values, there, strict=True):
             if is_there:
-                row[key] = value
+                row[name] = value
     return rows
