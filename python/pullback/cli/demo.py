@@ -7,6 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     missed = [
         name
         for name, make in (("MLP", models.mlp), ("conv net", models.conv_net))
-        if not _digits(options, name, lambda make=make: make(size), train, test)
+        if not _digits(options, name, partial(make, size), train, test)
     ]
     if missed:
         print(f"below {_GOAL:.0%}: {', '.join(missed)}", file=sys.stderr)
