@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 
 
 def same(x, a, dtype=pb.float32):
@@ -29,7 +28,9 @@ def test_fills():
     assert not pb.zeros_like(pb.tensor(1.0, requires_grad=True)).requires_grad
 
 
-@pytest.mark.parametrize("args", [(5,), (0,), (-3,), (2, 7), (2, 7, 3), (7, 2, -2), (7, 2), (0.5, 3.0), (0, 1, 0.25), (3.0,)])
+@pytest.mark.parametrize(
+    "args", [(5,), (0,), (-3,), (2, 7), (2, 7, 3), (7, 2, -2), (7, 2), (0.5, 3.0), (0, 1, 0.25), (3.0,)]
+)
 def test_arange(args):
     a = np.arange(*args)
     same(pb.arange(*args), a, pb.float32 if a.dtype.kind == "f" else pb.int64)
@@ -40,7 +41,9 @@ def test_linspace():
     for args in ((0, 1, 5), (1, -2, 7), (3, 3, 2), (0, 1, 1), (0, 1, 0)):
         for endpoint in (True, False):
             np.testing.assert_allclose(
-                pb.linspace(*args, endpoint=endpoint, dtype=pb.float64).numpy(), np.linspace(*args, endpoint=endpoint), rtol=1e-15
+                pb.linspace(*args, endpoint=endpoint, dtype=pb.float64).numpy(),
+                np.linspace(*args, endpoint=endpoint),
+                rtol=1e-15,
             )
     assert pb.linspace(0, 0.1, 11)[-1].item() == np.float32(0.1)
     assert pb.linspace(0, 1, 3).dtype == pb.float32

@@ -2,9 +2,8 @@
 
 import math
 
-import pytest
-
 import pullback as pb
+import pytest
 
 
 def f64(*values):

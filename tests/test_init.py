@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 from pullback.nn import init
 
 ALPHA = 1e-9
@@ -68,10 +67,16 @@ CASES = {
     "xavier_uniform": (lambda t: init.xavier_uniform(t, gain=2.0), uniform_cdf(2 * math.sqrt(6 / 1044))),
     "xavier_normal": (lambda t: init.xavier_normal(t), normal_cdf(math.sqrt(2 / 1044))),
     "kaiming_uniform": (lambda t: init.kaiming_uniform(t, a=math.sqrt(5)), uniform_cdf(1 / math.sqrt(180))),
-    "kaiming_uniform_out": (lambda t: init.kaiming_uniform(t, mode="fan_out", nonlinearity="relu"), uniform_cdf(math.sqrt(6 / 864))),
+    "kaiming_uniform_out": (
+        lambda t: init.kaiming_uniform(t, mode="fan_out", nonlinearity="relu"),
+        uniform_cdf(math.sqrt(6 / 864)),
+    ),
     "kaiming_normal": (lambda t: init.kaiming_normal(t), normal_cdf(math.sqrt(2 / 180))),
-    "kaiming_normal_out": (lambda t: init.kaiming_normal(t, mode="fan_out", nonlinearity="tanh"), normal_cdf(5 / 3 / math.sqrt(864))),
-}  # fmt: skip
+    "kaiming_normal_out": (
+        lambda t: init.kaiming_normal(t, mode="fan_out", nonlinearity="tanh"),
+        normal_cdf(5 / 3 / math.sqrt(864)),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -81,8 +86,16 @@ def test_distribution(name):
 
 
 def test_rng_fixes_the_values():
-    for name in ("uniform", "normal", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal", "orthogonal",
-                 "trunc_normal"):  # fmt: skip
+    for name in (
+        "uniform",
+        "normal",
+        "xavier_uniform",
+        "xavier_normal",
+        "kaiming_uniform",
+        "kaiming_normal",
+        "orthogonal",
+        "trunc_normal",
+    ):
         f = getattr(init, name)
         a, b = (f(pb.empty((5, 4)), rng=pb.random.Generator(3)) for _ in range(2))
         assert a.tobytes() == b.tobytes()
@@ -126,7 +139,10 @@ def truncated(mean, std, a, b):
     return lambda v: (0.5 * math.erfc(-(v - mean) / (std * math.sqrt(2))) - lo) / (hi - lo)
 
 
-@pytest.mark.parametrize("args", [(0.0, 1.0, -2.0, 2.0), (1.0, 0.5, 0.0, 1.2), (0.0, 1.0, -9.0, -4.0), (0.0, 1.0, -1.0, 8.0), (3.0, 0.1, 2.0, 4.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    "args",
+    [(0.0, 1.0, -2.0, 2.0), (1.0, 0.5, 0.0, 1.2), (0.0, 1.0, -9.0, -4.0), (0.0, 1.0, -1.0, 8.0), (3.0, 0.1, 2.0, 4.0)],
+)
 @pytest.mark.parametrize("dtype", [pb.float32, pb.float64])
 def test_trunc_normal(args, dtype):
     x = values(init.trunc_normal(pb.empty(20_000, dtype=dtype), *args))
@@ -143,7 +159,9 @@ def test_trunc_normal_upper_tail_keeps_its_digits():
 
 
 def test_quantile_inverts_the_distribution():
-    z = init._quantile(pb.tensor([0.5 * math.erfc(v / math.sqrt(2)) for v in (0.0, 1e-9, 0.5, 2.0, 8.0, 20.0, 35.0)], dtype=pb.float64))
+    z = init._quantile(
+        pb.tensor([0.5 * math.erfc(v / math.sqrt(2)) for v in (0.0, 1e-9, 0.5, 2.0, 8.0, 20.0, 35.0)], dtype=pb.float64)
+    )
     for got, v in zip(z.tolist(), (0.0, 1e-9, 0.5, 2.0, 8.0, 20.0, 35.0), strict=True):
         assert abs(got + v) <= 1e-13 * max(1.0, v)
 

@@ -5,7 +5,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
-
 import pullback as pb  # noqa: E402
 from pullback import nn  # noqa: E402
 
@@ -35,9 +34,9 @@ def data(rng, *shape):
 def randomise(theirs, rng):
     """Values that no symmetry hides, also for weights that start at 1 and biases that start at 0."""
     with torch.no_grad():
-        for name, p in theirs.named_parameters():
+        for p in theirs.parameters():
             p.copy_(torch.from_numpy(rng.standard_normal(tuple(p.shape)) * 0.4 + 0.2))
-        for name, b in theirs.named_buffers():
+        for b in theirs.buffers():
             if b.dtype.is_floating_point:
                 b.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, tuple(b.shape))))
 
@@ -92,7 +91,14 @@ def test_bilinear(rng, shape):
 
 @pytest.mark.parametrize(
     "kw",
-    [{}, {"padding_idx": 2}, {"padding_idx": -1}, {"scale_grad_by_freq": True}, {"max_norm": 1.0}, {"max_norm": 0.7, "norm_type": 1.0}],
+    [
+        {},
+        {"padding_idx": 2},
+        {"padding_idx": -1},
+        {"scale_grad_by_freq": True},
+        {"max_norm": 1.0},
+        {"max_norm": 0.7, "norm_type": 1.0},
+    ],
     ids=str,
 )
 def test_embedding(rng, kw):
@@ -117,8 +123,29 @@ def reference(name, *args, **kw):
     return getattr(torch.nn, name)(*args, **kw)
 
 
-@pytest.mark.parametrize("name", ["ReLU", "LeakyReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign",
-                                  "Tanh", "Tanhshrink", "Sigmoid", "LogSigmoid", "Hardswish", "Hardsigmoid", "Hardtanh", "ReLU6"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ReLU",
+        "LeakyReLU",
+        "ELU",
+        "CELU",
+        "SELU",
+        "GELU",
+        "SiLU",
+        "Mish",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+        "Tanhshrink",
+        "Sigmoid",
+        "LogSigmoid",
+        "Hardswish",
+        "Hardsigmoid",
+        "Hardtanh",
+        "ReLU6",
+    ],
+)
 def test_activation(rng, name):
     compare(getattr(nn, name)(), reference(name), 3 * data(rng, 5, 7))
 
@@ -212,7 +239,10 @@ def test_conv_transpose2d(rng, kw):
 
 
 def test_conv_transpose2d_output_size(rng):
-    ours, theirs = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1), torch.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1)
+    ours, theirs = (
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1),
+        torch.nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1),
+    )
     compare(ours, theirs, data(rng, 2, 4, 5, 6), kw={"output_size": (10, 11)})
 
 
@@ -230,8 +260,14 @@ def test_adaptive_pool(rng, size, shape):
 
 
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("kw", [{}, {"eps": 1e-2, "momentum": 0.3}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}], ids=str)  # fmt: skip
-@pytest.mark.parametrize("name, shape", [("BatchNorm1d", (5, 3)), ("BatchNorm1d", (5, 3, 4)), ("BatchNorm2d", (2, 3, 4, 5))])
+@pytest.mark.parametrize(
+    "kw",
+    [{}, {"eps": 1e-2, "momentum": 0.3}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "name, shape", [("BatchNorm1d", (5, 3)), ("BatchNorm1d", (5, 3, 4)), ("BatchNorm2d", (2, 3, 4, 5))]
+)
 def test_batch_norm(rng, name, shape, kw, train):
     compare(getattr(nn, name)(3, **kw), getattr(torch.nn, name)(3, **kw), data(rng, *shape), train=train)
 
@@ -247,7 +283,9 @@ def test_batch_norm_average_of_batches(rng):
 
 
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("kw", [{}, {"affine": True}, {"affine": True, "track_running_stats": True, "momentum": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "kw", [{}, {"affine": True}, {"affine": True, "track_running_stats": True, "momentum": 0.2}], ids=str
+)
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4, 5)])
 def test_instance_norm(rng, kw, train, shape):
     compare(nn.InstanceNorm2d(3, **kw), torch.nn.InstanceNorm2d(3, **kw), data(rng, *shape), train=train)
@@ -287,7 +325,10 @@ RNN_CASES = [
 
 
 @pytest.mark.parametrize("kw", RNN_CASES, ids=str)
-@pytest.mark.parametrize("name, extra", [("RNN", {}), ("RNN", {"nonlinearity": "relu"}), ("GRU", {}), ("LSTM", {}), ("LSTM", {"proj_size": 2})])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, extra",
+    [("RNN", {}), ("RNN", {"nonlinearity": "relu"}), ("GRU", {}), ("LSTM", {}), ("LSTM", {"proj_size": 2})],
+)
 def test_recurrent(rng, name, extra, kw):
     kw = kw | extra
     compare(getattr(nn, name)(3, 4, **kw), getattr(torch.nn, name)(3, 4, **kw), data(rng, 5, 2, 3))
@@ -336,7 +377,10 @@ def test_attention(rng, kw, call):
 @pytest.mark.parametrize("kind", ["bool", "float", "per head", "padding", "both", "mixed"])
 @pytest.mark.parametrize("kw", [{}, {"add_bias_kv": True, "add_zero_attn": True}], ids=str)
 def test_attention_masks(rng, kind, need_weights, kw):
-    ours, theirs = nn.MultiheadAttention(8, 2, batch_first=True, **kw), torch.nn.MultiheadAttention(8, 2, batch_first=True, **kw)
+    ours, theirs = (
+        nn.MultiheadAttention(8, 2, batch_first=True, **kw),
+        torch.nn.MultiheadAttention(8, 2, batch_first=True, **kw),
+    )
     n, length, source = 3, 4, 5
     blocked = rng.random((length, source)) < 0.4
     blocked[:, 0] = False
@@ -354,10 +398,14 @@ def test_attention_masks(rng, kind, need_weights, kw):
     if kind == "mixed":  # PyTorch wants masks of one dtype
         their_masks["key_padding_mask"] = np.where(padding, -np.inf, 0.0)
     compare(
-        ours, theirs, data(rng, n, length, 8), data(rng, n, source, 8), data(rng, n, source, 8),
+        ours,
+        theirs,
+        data(rng, n, length, 8),
+        data(rng, n, source, 8),
+        data(rng, n, source, 8),
         ours_kw={k: pb.tensor(m) for k, m in masks.items()} | {"need_weights": need_weights},
         kw={k: torch.tensor(m) for k, m in their_masks.items()} | {"need_weights": need_weights},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -382,7 +430,9 @@ def test_self_attention_causal(rng, need_weights, shape):
 @pytest.mark.parametrize("causal", [False, True])
 def test_transformer_block(rng, causal):
     ours = nn.TransformerBlock(8, 2, 16, causal=causal)
-    theirs = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+    theirs = torch.nn.TransformerEncoderLayer(
+        8, 2, 16, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
     compare(ours, theirs, data(rng, 3, 5, 8), kw={"src_mask": mask} if causal else {}, ours_kw={})
 

@@ -6,9 +6,8 @@ import math
 import pickle
 
 import numpy as np
-import pytest
-
 import pullback as pb
+import pytest
 
 ALPHA = 1e-9
 
@@ -71,7 +70,9 @@ def test_golden_integers():
     pairs = [w[2 * i] << 32 | w[2 * i + 1] for i in range(50)]
     assert pb.random.randint(-5, 1000, 50, rng=g).tolist() == [-5 + (p * 1005 >> 64) for p in pairs]
     g.set_state((11, 0))
-    assert pb.random.randint(-(2**63), 2**63 - 1, 50, rng=g).tolist() == [-(2**63) + (p * (2**64 - 1) >> 64) for p in pairs]
+    assert pb.random.randint(-(2**63), 2**63 - 1, 50, rng=g).tolist() == [
+        -(2**63) + (p * (2**64 - 1) >> 64) for p in pairs
+    ]
     g.set_state((11, 0))
     order = list(range(50))
     for i in range(49, 0, -1):
@@ -144,7 +145,9 @@ def test_streams_do_not_overlap():
 
 def test_seeds_and_draws_share_no_words():
     generators = [pb.random.Generator(s) for s in (0, 1, 2, 2**63)]
-    values = [v for g in generators for _ in range(4) for v in pb.random.uniform(1000, dtype=pb.float64, rng=g).tolist()]
+    values = [
+        v for g in generators for _ in range(4) for v in pb.random.uniform(1000, dtype=pb.float64, rng=g).tolist()
+    ]
     assert len(set(values)) == len(values)
 
 
@@ -173,13 +176,22 @@ def normal_cdf(x):
 N = 100_000
 LAWS = {
     "normal": (lambda **k: pb.random.normal(N, **k), normal_cdf, 0.0, 1.0),
-    "shifted": (lambda **k: pb.random.normal(N, mean=-3.0, std=0.5, **k), lambda x: normal_cdf((x + 3) / 0.5), -3.0, 0.25),
+    "shifted": (
+        lambda **k: pb.random.normal(N, mean=-3.0, std=0.5, **k),
+        lambda x: normal_cdf((x + 3) / 0.5),
+        -3.0,
+        0.25,
+    ),
     "uniform": (lambda **k: pb.random.uniform(N, **k), lambda x: min(max(x, 0.0), 1.0), 0.5, 1 / 12),
     "interval": (lambda **k: pb.random.uniform(N, low=-2.0, high=6.0, **k), lambda x: (x + 2) / 8, 2.0, 64 / 12),
     "exponential": (lambda **k: pb.random.exponential(N, rate=4.0, **k), lambda x: -math.expm1(-4 * x), 0.25, 1 / 16),
-    "gumbel": (lambda **k: pb.random.gumbel(N, loc=1.0, scale=2.0, **k), lambda x: math.exp(-math.exp(-(x - 1) / 2)),
-               1 + 2 * 0.5772156649015329, 4 * math.pi**2 / 6),
-}  # fmt: skip
+    "gumbel": (
+        lambda **k: pb.random.gumbel(N, loc=1.0, scale=2.0, **k),
+        lambda x: math.exp(-math.exp(-(x - 1) / 2)),
+        1 + 2 * 0.5772156649015329,
+        4 * math.pi**2 / 6,
+    ),
+}
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -397,6 +397,18 @@ def test_extremes_of_nan_and_ties():
     assert pb.argmax(pb.zeros((0, 3)), 1).shape == (0,)
 
 
+@pytest.mark.parametrize("n", [31, 32, 33, 64, 100, 1000])
+def test_extremes_of_long_rows(n):
+    x = np.random.default_rng(n).integers(0, n // 2, (200, n)).astype(np.float32)
+    x[50:100, n - 1 - n // 7] = np.nan
+    x[75:100, n // 3] = np.nan
+    x[100:150] = np.inf
+    x[125:150, n - 1] = -np.inf
+    for v in (x, np.where(np.isnan(x), 1, np.clip(x, -9, 9)).astype(np.int64)):
+        np.testing.assert_array_equal(pb.argmax(pb.asarray(v), 1).numpy(), np.argmax(v, 1))
+        np.testing.assert_array_equal(pb.argmin(pb.asarray(v), 1).numpy(), np.argmin(v, 1))
+
+
 def test_cumulative_sum():
     x = draw(3, 4, 5)
     for axis in (0, 1, 2, -1):

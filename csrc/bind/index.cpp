@@ -25,30 +25,32 @@ int64_t in_range(int64_t i, int64_t size, int axis, const Tensor& x) {
   return i < 0 ? i + size : i;
 }
 
-// One window in two layouts: on x's memory, and on x as if it were contiguous (what the pullback works on).
+// One window in two layouts: on x's memory, and, where the graph needs it, on x as if it were contiguous.
 struct Window {
-  Geometry memory, index;
-  explicit Window(const Tensor& x) : memory(geometry(x)), index(dense(x)) {}
-  int ndim() const { return memory.shape.size(); }
+  Geometry at[2];
+  int layouts;
+  explicit Window(const Tensor& x) : layouts(traced(x) ? 2 : 1) {
+    at[0] = geometry(x);
+    if (layouts == 2) at[1] = dense(x);
+  }
   void select(int d, int64_t i) {
-    memory.offset += i * memory.strides[d];
-    index.offset += i * index.strides[d];
-    memory.shape.erase(d);
-    memory.strides.erase(d);
-    index.shape.erase(d);
-    index.strides.erase(d);
+    for (int k = 0; k < layouts; k++) {
+      at[k].offset += i * at[k].strides[d];
+      at[k].shape.erase(d);
+      at[k].strides.erase(d);
+    }
   }
   void cut(int d, int64_t start, int64_t length, int64_t step) {
-    for (Geometry* g : {&memory, &index}) {
-      if (length > 0) g->offset += start * g->strides[d];
-      g->strides[d] *= step;
-      g->shape[d] = length;
+    for (int k = 0; k < layouts; k++) {
+      if (length > 0) at[k].offset += start * at[k].strides[d];
+      at[k].strides[d] *= step;
+      at[k].shape[d] = length;
     }
   }
   void insert(int d) {
-    for (Geometry* g : {&memory, &index}) {
-      g->shape.insert(d, 1);
-      g->strides.insert(d, 0);
+    for (int k = 0; k < layouts; k++) {
+      at[k].shape.insert(d, 1);
+      at[k].strides.insert(d, 0);
     }
   }
 };
@@ -241,7 +243,7 @@ Parsed parse(const Tensor& x, PyObject* key) {
   return out;
 }
 
-Tensor basic(const Tensor& x, const Parsed& p) { return view(x, p.window.memory, p.window.index, "slice"); }
+Tensor basic(const Tensor& x, const Parsed& p) { return view(x, p.window.at[0], p.window.at[1], "slice"); }
 
 // The picked axes of a window as one axis `at`, indexed by one array.
 struct Layout {
@@ -388,7 +390,7 @@ Tensor get_item(const Tensor& x, PyObject* key) {
 void set_item(const Tensor& x, PyObject* key, const Tensor& value) {
   Parsed p = parse(x, key);
   if (p.picked.empty()) {
-    if (is_window(value, x, p.window.memory)) return;
+    if (is_window(value, x, p.window.at[0])) return;
     Tensor w = p.same ? x : basic(x, p);
     Tensor v = trimmed(value, w.ndim());
     check_value(w, w.shape(), v);

@@ -5,41 +5,46 @@
 // in ascending order to a fresh accumulator. Nothing in that depends on tiles, threads or vector width, so the result
 // has the same bits for any number of threads, and at every level that has fused multiply-add.
 #pragma once
-#include "cpu/gemm_table.h"
+#include "cpu/gemm_integer.h"
 #include "cpu/gemm_pack.h"
+#include "cpu/gemm_table.h"
 #include "cpu/gemm_tile.h"
 #include "cpu/gemm_vector.h"
-#include "cpu/gemm_integer.h"
 
 namespace pb {
 
 inline constexpr int64_t kBlockABytes = 512 * 1024;  // of a in one task: half of a second-level cache
 inline constexpr int64_t kMaxTileN = 1024;
-inline constexpr int64_t kTaskWork = 1 << 20;        // products worth a task of their own
-inline constexpr int64_t kVectorWork = 1 << 16;      // the same for a product with one row
-inline constexpr int64_t kThreadWork = 3 << 19;      // below, one thread does all
+inline constexpr int64_t kTaskWork = 1 << 20;    // products worth a task of their own
+inline constexpr int64_t kVectorWork = 1 << 16;  // the same for a product with one row
+inline constexpr int64_t kThreadWork = 1 << 20;  // below, one thread does all
 inline constexpr int kSlotA = 2, kSlotB = 3;
 
 // A Store policy sees every element once, when its sum is complete: x is the sum, col its column.
 struct StoreIdentity {
   static constexpr bool active = false;
 };
-template <class S> struct StoreBias {
+template <class S>
+struct StoreBias {
   static constexpr bool active = true;
   const S* bias;
   S operator()(S x, int64_t col) const { return x + bias[col]; }
 };
 // Act is a formula on one value; First another policy, applied before it.
-template <class S, class First, class Act> struct StoreAct {
+template <class S, class First, class Act>
+struct StoreAct {
   static constexpr bool active = true;
   First first;
   Act act;
   S operator()(S x, int64_t col) const {
-    if constexpr (First::active) return act(first(x, col));
-    else return act(x);
+    if constexpr (First::active)
+      return act(first(x, col));
+    else
+      return act(x);
   }
 };
-template <class S, class Store> void finish(S* c, int64_t c_row, int64_t rows, int64_t cols, int64_t col, const Store& store) {
+template <class S, class Store>
+void finish(S* c, int64_t c_row, int64_t rows, int64_t cols, int64_t col, const Store& store) {
   if constexpr (Store::active)
     for (int64_t i = 0; i < rows; i++, c += c_row)
       for (int64_t j = 0; j < cols; j++) c[j] = store(c[j], col + j);
@@ -68,8 +73,10 @@ inline Plan plan_tiles(const GemmArgs& g, int64_t max_m, int64_t columns) {
   while (double(rows * cols * g.batch) < tasks) {
     bool can_m = g.m / rows >= 2 * kMaxRows, can_n = g.n / cols >= 2 * columns;
     if (!can_m && !can_n) break;
-    if (can_m && (!can_n || cost_b * rows <= cost_a * cols)) rows *= 2;
-    else cols *= 2;
+    if (can_m && (!can_n || cost_b * rows <= cost_a * cols))
+      rows *= 2;
+    else
+      cols *= 2;
   }
   Plan p{rows, cols, ceil_div(g.m, rows), round_up(ceil_div(g.n, cols), columns), 0};
   p.rows = ceil_div(g.m, p.tile_m);
@@ -78,7 +85,8 @@ inline Plan plan_tiles(const GemmArgs& g, int64_t max_m, int64_t columns) {
   return p;
 }
 
-template <class S, class LoadA, class LoadB, class Store> struct Product {
+template <class S, class LoadA, class LoadB, class Store>
+struct Product {
   using SA = typename LoadA::Source;
   using SB = typename LoadB::Source;
   static constexpr int64_t kCols = kColumns<S>, kLane = kLanes<S>, kPitch = round_up(kMaxRows, kBlock<S>);
@@ -154,13 +162,15 @@ template <class S, class LoadA, class LoadB, class Store> struct Product {
     double work = double(g.m) * double(g.n) * double(g.k) * double(g.batch);
     int64_t team = work < kThreadWork ? 1 : pb_num_threads();
     if (team > plan.tasks) team = plan.tasks;
-    if (team > 1) pb_parallel_for(team, 1, &claim, this);
+    if (team > 1)
+      pb_parallel_for(team, 1, &claim, this);
     else
       for (int64_t i = 0; i < plan.tasks; i++) task(i);
   }
 };
 
-template <class S, class Store> void run_store(const GemmArgs& g, const Store& store) {
+template <class S, class Store>
+void run_store(const GemmArgs& g, const Store& store) {
   Plan plan;
   if (g.m == 1) {
     int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
@@ -172,7 +182,8 @@ template <class S, class Store> void run_store(const GemmArgs& g, const Store& s
   p.run();
 }
 
-template <class S> void run_gemm(const GemmArgs& args) {
+template <class S>
+void run_gemm(const GemmArgs& args) {
   GemmArgs g = args;
   if (g.m <= 0 || g.n <= 0 || g.batch <= 0) return;
   if (g.n == 1 && g.m > 1 && g.c_row == 1 && !g.bias) {  // a column is the row of the transposed product
@@ -191,8 +202,10 @@ template <class S> void run_gemm(const GemmArgs& args) {
         }
     return;
   }
-  if (bias) run_store<S>(g, StoreBias<S>{bias});
-  else run_store<S>(g, StoreIdentity{});
+  if (bias)
+    run_store<S>(g, StoreBias<S>{bias});
+  else
+    run_store<S>(g, StoreIdentity{});
 }
 
 inline constexpr GemmKernels kGemmTable = {{&run_gemm<float>, &run_gemm<double>, &run_integers, &run_integers}};

@@ -1,5 +1,6 @@
 // Products of integers: exact modulo 2^64, the same text for signed and unsigned.
 #pragma once
+#include "cpu/gemm_args.h"
 
 namespace pb {
 

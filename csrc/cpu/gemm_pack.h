@@ -10,20 +10,25 @@ inline constexpr int kBlockBytes = 32;
 #else
 inline constexpr int kBlockBytes = 16;
 #endif
-template <class S> struct BlockOf;
-template <> struct BlockOf<float> {
+template <class S>
+struct BlockOf;
+template <>
+struct BlockOf<float> {
   typedef float type __attribute__((vector_size(kBlockBytes)));
   typedef float unaligned __attribute__((vector_size(kBlockBytes), aligned(4), may_alias));
   typedef int32_t mask __attribute__((vector_size(kBlockBytes)));
 };
-template <> struct BlockOf<double> {
+template <>
+struct BlockOf<double> {
   typedef double type __attribute__((vector_size(kBlockBytes)));
   typedef double unaligned __attribute__((vector_size(kBlockBytes), aligned(8), may_alias));
   typedef int64_t mask __attribute__((vector_size(kBlockBytes)));
 };
-template <class S> inline constexpr int kBlock = kBlockBytes / int(sizeof(S));
+template <class S>
+inline constexpr int kBlock = kBlockBytes / int(sizeof(S));
 
-template <class S> struct LoadIdentity {
+template <class S>
+struct LoadIdentity {
   using Source = S;
   static constexpr bool direct = true;  // the kernel may read the source where it lies
   static S at(const S* p) { return *p; }
@@ -32,7 +37,8 @@ template <class S> struct LoadIdentity {
   }
 };
 
-template <class S> void store_block(S* p, typename BlockOf<S>::type v) {
+template <class S>
+void store_block(S* p, typename BlockOf<S>::type v) {
   *reinterpret_cast<typename BlockOf<S>::unaligned*>(p) = v;
 }
 

@@ -13,27 +13,36 @@ inline constexpr int kVectorBytes = 16, kMaxRows = 4;
 #endif
 inline constexpr int kMaxVectors = 2;
 
-template <class S> struct VectorOf;
-template <> struct VectorOf<float> {
+template <class S>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
   typedef float type __attribute__((vector_size(kVectorBytes)));
   typedef float unaligned __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 };
-template <> struct VectorOf<double> {
+template <>
+struct VectorOf<double> {
   typedef double type __attribute__((vector_size(kVectorBytes)));
   typedef double unaligned __attribute__((vector_size(kVectorBytes), aligned(8), may_alias));
 };
-template <class S> inline constexpr int kLanes = kVectorBytes / int(sizeof(S));
-template <class S> inline constexpr int kColumns = kMaxVectors * kLanes<S>;
+template <class S>
+inline constexpr int kLanes = kVectorBytes / int(sizeof(S));
+template <class S>
+inline constexpr int kColumns = kMaxVectors * kLanes<S>;
 
-template <class S> typename VectorOf<S>::type load_vector(const S* p) {
+template <class S>
+typename VectorOf<S>::type load_vector(const S* p) {
   return *reinterpret_cast<const typename VectorOf<S>::unaligned*>(p);
 }
-template <class S> void store_vector(S* p, typename VectorOf<S>::type v) {
+template <class S>
+void store_vector(S* p, typename VectorOf<S>::type v) {
   *reinterpret_cast<typename VectorOf<S>::unaligned*>(p) = v;
 }
 
-// a: R elements per step of k, b: NV vectors per step. `width` columns of c are written, added to what is there if `add`.
-template <class S> struct TileArgs {
+// a: R elements per step of k, b: NV vectors per step. `width` columns of c are written, added to what is there if
+// `add`.
+template <class S>
+struct TileArgs {
   const S* a;
   int64_t a_step;
   const S* b;
@@ -45,7 +54,8 @@ template <class S> struct TileArgs {
   bool add;
 };
 
-template <class S, int R, int NV> void tile(const TileArgs<S>& t) {
+template <class S, int R, int NV>
+void tile(const TileArgs<S>& t) {
   using V = typename VectorOf<S>::type;
   constexpr int L = kLanes<S>;
   V acc[R][NV];
@@ -92,12 +102,15 @@ template <class S, int R, int NV> void tile(const TileArgs<S>& t) {
 }
 
 // kTiles<S>.fn[v][r]: the tile of r + 1 rows and v + 1 vectors.
-template <class S> struct TileTable {
+template <class S>
+struct TileTable {
   void (*fn[kMaxVectors][kMaxRows])(const TileArgs<S>&);
 };
-template <class S, size_t... R> constexpr TileTable<S> tile_table(std::index_sequence<R...>) {
+template <class S, size_t... R>
+constexpr TileTable<S> tile_table(std::index_sequence<R...>) {
   return {{{&tile<S, int(R) + 1, 1>...}, {&tile<S, int(R) + 1, 2>...}}};
 }
-template <class S> inline constexpr TileTable<S> kTiles = tile_table<S>(std::make_index_sequence<kMaxRows>{});
+template <class S>
+inline constexpr TileTable<S> kTiles = tile_table<S>(std::make_index_sequence<kMaxRows>{});
 
 }  // namespace pb

@@ -7,7 +7,8 @@ namespace pb {
 inline constexpr int64_t kDepth = 256;  // products summed before the sum meets c
 inline constexpr int kWide = 8;         // vectors of c in registers
 inline constexpr int kSlotRow = 4;
-template <class S> inline constexpr int64_t kVectorColumns = 128;
+template <class S>
+inline constexpr int64_t kVectorColumns = 128;
 
 // a * b + c rounded once wherever the level can, also where a compiler would rather multiply and add apart.
 inline float fused(float a, float b, float c) {
@@ -43,8 +44,7 @@ void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int
         for (int v = 0; v < kWide; v++) acc[v] += x * load_vector(b + p * b_row + j + v * L);
       }
 #pragma GCC unroll 8
-      for (int v = 0; v < kWide; v++)
-        store_vector(c + j + v * L, adds ? load_vector(c + j + v * L) + acc[v] : acc[v]);
+      for (int v = 0; v < kWide; v++) store_vector(c + j + v * L, adds ? load_vector(c + j + v * L) + acc[v] : acc[v]);
     }
     for (; j + L <= n; j += L) {
       V acc{};
@@ -60,7 +60,8 @@ void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int
 }
 
 // One scalar product in 256 bytes of partial sums, a layout that does not depend on the vector width.
-template <class S> S dot(const S* a, const S* b, int64_t k) {
+template <class S>
+S dot(const S* a, const S* b, int64_t k) {
   using V = typename VectorOf<S>::type;
   constexpr int L = kLanes<S>, N = 256 / kVectorBytes, Lanes = N * L;
   V acc[N];

@@ -4,38 +4,61 @@
 
 namespace pb {
 
-template <class S>
-PB_FN bool beats(S v, S best, bool largest) {
-  if constexpr (std::is_floating_point_v<S>)
-    if (best != best) return false;
-  return (largest ? v > best : v < best) | (v != v);
+// NaN beats everything but an earlier NaN.
+template <bool Largest, class S>
+PB_FN bool beats(S v, S best) {
+  return ((Largest ? v > best : v < best) | (v != v)) & (best == best);
 }
 
-template <class S>
+template <bool Largest, class S>
 struct ExtremeJob {
   int64_t* out;
   const S* x;
   int64_t n, inner;
-  bool largest;
+
   static void run(void* ctx, int64_t begin, int64_t end) {
     const ExtremeJob& j = *static_cast<ExtremeJob*>(ctx);
-    for (int64_t p = begin; p < end; p++) {
-      const S* from = j.x + p / j.inner * j.n * j.inner + p % j.inner;
-      int64_t at = 0;
-      S best = from[0];
-      for (int64_t i = 1; i < j.n; i++)
-        if (beats(from[i * j.inner], best, j.largest)) {
-          best = from[i * j.inner];
-          at = i;
-        }
-      j.out[p] = at;
+    for (int64_t p = begin; p < end; p++) j.out[p] = j.inner == 1 ? j.row(j.x + p * j.n) : j.column(p);
+  }
+  int64_t column(int64_t p) const {
+    const S* from = x + p / inner * n * inner + p % inner;
+    int64_t at = 0;
+    for (int64_t i = 1; i < n; i++)
+      if (beats<Largest>(from[i * inner], from[at * inner])) at = i;
+    return at;
+  }
+  // The extreme by lanes, then the first place where it stands.
+  int64_t row(const S* from) const {
+    S lane[kRowLanes];
+    for (int j = 0; j < kRowLanes; j++) lane[j] = from[0];
+    int64_t i = 0;
+    for (; i + kRowLanes <= n; i += kRowLanes)
+      for (int j = 0; j < kRowLanes; j++) lane[j] = beats<Largest>(from[i + j], lane[j]) ? from[i + j] : lane[j];
+    S best = lane[0];
+    for (int j = 1; j < kRowLanes; j++) best = beats<Largest>(lane[j], best) ? lane[j] : best;
+    for (; i < n; i++) best = beats<Largest>(from[i], best) ? from[i] : best;
+    auto here = [best](S v) __attribute__((always_inline)) { return (v == best) | ((v != v) & (best != best)); };
+    for (i = 0; i + kRowLanes <= n; i += kRowLanes) {
+      int found = 0;
+      for (int j = 0; j < kRowLanes; j++) found |= here(from[i + j]);
+      if (found) break;
     }
+    while (!here(from[i])) i++;
+    return i;
   }
 };
+template <bool Largest, class S>
+void run_extreme(int64_t* out, const S* x, int64_t outer, int64_t n, int64_t inner) {
+  ExtremeJob<Largest, S> job{out, x, n, inner};
+  pb_parallel_for(outer * inner, row_grain(n), &ExtremeJob<Largest, S>::run, &job);
+}
 template <class S>
 void arg_extreme(int64_t* out, const void* x, int64_t outer, int64_t n, int64_t inner, bool largest) {
-  ExtremeJob<S> job{out, static_cast<const S*>(x), n, inner, largest};
-  pb_parallel_for(outer * inner, row_grain(n), &ExtremeJob<S>::run, &job);
+  auto* from = static_cast<const S*>(x);
+  if (largest)
+    run_extreme<true>(out, from, outer, n, inner);
+  else
+    run_extreme<false>(out, from, outer, n, inner);
 }
 
 template <class S>

@@ -72,7 +72,8 @@ Subscripts parse(std::string_view text) {
 Labels expand(const Labels& l, int width) {
   Labels r;
   for (int x : l) {
-    if (x != -1) r.push_back(x);
+    if (x != -1)
+      r.push_back(x);
     else
       for (int i = width - 1; i >= 0; i--) r.push_back(kEllipsis + i);
   }
@@ -94,7 +95,8 @@ Term diagonal(const Term& term) {
     for (int i = 0; i < target.size(); i++) {
       int64_t& size = v.shape[int(target[i])];
       if (size >= 0 && size != g.shape[i])
-        fail<ShapeError>("einsum", "a repeated letter names axes of different sizes", "a diagonal needs equal sizes", term.t);
+        fail<ShapeError>("einsum", "a repeated letter names axes of different sizes", "a diagonal needs equal sizes",
+                         term.t);
       size = g.shape[i];
       v.strides[int(target[i])] += g.strides[i];
     }
@@ -106,12 +108,15 @@ Term diagonal(const Term& term) {
 Tensor sum_axes(const Tensor& t, const Dims& axes) { return axes.size() ? cast(sum(t, axes), t.dtype()) : t; }
 
 // Sums the labels for which keep(label) is false.
-template <class Keep> Term sum_others(const Term& term, Keep keep) {
+template <class Keep>
+Term sum_others(const Term& term, Keep keep) {
   Dims axes;
   Labels l;
   for (size_t i = 0; i < term.labels.size(); i++)
-    if (keep(term.labels[i])) l.push_back(term.labels[i]);
-    else axes.push_back(int64_t(i));
+    if (keep(term.labels[i]))
+      l.push_back(term.labels[i]);
+    else
+      axes.push_back(int64_t(i));
   return {sum_axes(term.t, axes), l};
 }
 
@@ -131,7 +136,8 @@ Tensor ordered(const Term& term, std::initializer_list<const Labels*> groups) {
 }
 Tensor shaped(const Tensor& t, const Shape& s) { return t.shape() == s ? t : reshape(t, s); }
 
-template <class Keep> Term contract(const Term& a, const Term& b, Keep keep) {
+template <class Keep>
+Term contract(const Term& a, const Term& b, Keep keep) {
   Labels batch, summed, left, right, labels;
   for (int x : a.labels) (!has(b.labels, x) ? left : keep(x) ? batch : summed).push_back(x);
   for (int x : b.labels)
@@ -179,6 +185,67 @@ std::pair<size_t, size_t> cheapest(const std::vector<Term>& terms, const Labels&
   return best;
 }
 
+std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+
+// Names the axes of operand i. `widest` grows to the number of axes under its ellipsis.
+Term name_axes(const Tensor& t, const Labels& names, size_t i, std::string_view text, int& widest) {
+  bool dots = has(names, -1);
+  int named = int(names.size()) - (dots ? 1 : 0), width = t.ndim() - named;
+  if (width < 0 || (width > 0 && !dots))
+    fail<ShapeError>("einsum",
+                     "term " + std::to_string(i) + " of " + quoted(text) + " names " + std::to_string(named) + " axes",
+                     "name every axis, or use '...'", t);
+  if (width > widest) widest = width;
+  return diagonal({t, expand(names, width)});
+}
+
+// The length of every letter; 1 stretches.
+std::map<int, int64_t> sizes_of(const std::vector<Term>& terms, std::string_view text) {
+  std::map<int, int64_t> sizes;
+  for (const Term& term : terms)
+    for (size_t d = 0; d < term.labels.size(); d++) {
+      int64_t size = term.t.shape()[int(d)];
+      int64_t& known = sizes.emplace(term.labels[d], size).first->second;
+      if (known == 1) known = size;
+      if (known != size && size != 1)
+        fail<ShapeError>("einsum",
+                         "a letter of " + quoted(text) + " names axes of sizes " + std::to_string(known) + " and " +
+                             std::to_string(size),
+                         "sizes must agree or be 1", term.t);
+    }
+  return sizes;
+}
+
+Labels output_labels(const Subscripts& s, const std::map<int, int64_t>& sizes, int widest, std::string_view text) {
+  if (s.explicit_out) {
+    Labels out = expand(s.out, widest);
+    for (auto at = out.begin(); at != out.end(); ++at) {
+      if (!sizes.count(*at)) bad(text, std::string("output letter '") + char(*at) + "' is in no operand", "drop it");
+      if (std::find(out.begin(), at, *at) != at)
+        bad(text, "an output letter occurs twice", "name each output axis once");
+    }
+    return out;
+  }
+  Labels all, out = expand({-1}, widest);  // the ellipsis, then the letters that occur once, sorted
+  for (const Labels& l : s.in) all.insert(all.end(), l.begin(), l.end());
+  std::sort(all.begin(), all.end());
+  for (int x : all)
+    if (x != -1 && std::count(all.begin(), all.end(), x) == 1) out.push_back(x);
+  return out;
+}
+
+// An axis of size 1 that is longer elsewhere goes: the others give it its length.
+Term drop_ones(const Term& term, const std::map<int, int64_t>& sizes) {
+  Dims ones;
+  Labels l;
+  for (size_t d = 0; d < term.labels.size(); d++)
+    if (term.t.shape()[int(d)] == 1 && sizes.at(term.labels[d]) != 1)
+      ones.push_back(int64_t(d));
+    else
+      l.push_back(term.labels[d]);
+  return ones.size() ? Term{squeeze(term.t, ones), l} : term;
+}
+
 }  // namespace
 
 Tensor einsum(std::string_view text, std::span<const Tensor> operands) {
@@ -187,68 +254,24 @@ Tensor einsum(std::string_view text, std::span<const Tensor> operands) {
     bad(text, std::to_string(operands.size()) + " operands for " + std::to_string(s.in.size()) + " terms",
         "give one operand per term between commas");
   DType dtype = result_dtype(operands, "einsum");
-  std::vector<Term> terms;
-  std::map<int, int64_t> sizes;
-  Labels order;  // of first use
   int widest = 0;
-  for (size_t i = 0; i < operands.size(); i++) {
-    const Tensor& t = operands[i];
-    bool dots = has(s.in[i], -1);
-    int width = t.ndim() - int(s.in[i].size()) + (dots ? 1 : 0);
-    if (width < 0 || (width > 0 && !dots))
-      fail<ShapeError>("einsum", "term " + std::to_string(i) + " of '" + std::string(text) + "' names " +
-                       std::to_string(int(s.in[i].size()) - (dots ? 1 : 0)) + " axes", "name every axis, or use '...'", t);
-    if (width > widest) widest = width;
-    Term term = diagonal({cast(t, dtype), expand(s.in[i], width)});
-    for (size_t d = 0; d < term.labels.size(); d++) {
-      int64_t size = term.t.shape()[int(d)];
-      auto [at, fresh] = sizes.emplace(term.labels[d], size);
-      if (!fresh && at->second == 1) at->second = size;
-      if (at->second != size && size != 1)
-        fail<ShapeError>("einsum", "a letter of '" + std::string(text) + "' names axes of sizes " +
-                         std::to_string(at->second) + " and " + std::to_string(size), "sizes must agree or be 1", t);
-      if (fresh) order.push_back(term.labels[d]);
-    }
-    terms.push_back(term);
-  }
-  Labels out;
-  if (s.explicit_out) {
-    out = expand(s.out, has(s.out, -1) ? widest : 0);
-    for (size_t i = 0; i < out.size(); i++) {
-      if (!sizes.count(out[i])) bad(text, std::string("output letter '") + char(out[i]) + "' is in no operand", "drop it");
-      if (std::find(out.begin(), out.begin() + int64_t(i), out[i]) != out.begin() + int64_t(i))
-        bad(text, "an output letter occurs twice", "name each output axis once");
-    }
-  } else {  // the ellipsis, then letters that occur once, sorted
-    Labels all;
-    for (const Labels& l : s.in) all.insert(all.end(), l.begin(), l.end());
-    out = expand({-1}, widest);
-    std::sort(all.begin(), all.end());
-    for (int x : all)
-      if (x != -1 && std::count(all.begin(), all.end(), x) == 1) out.push_back(x);
-  }
-  // An axis of size 1 that is longer elsewhere is dropped: the others give it its length.
-  for (Term& term : terms) {
-    Dims ones;
-    Labels l;
-    for (size_t d = 0; d < term.labels.size(); d++)
-      if (term.t.shape()[int(d)] == 1 && sizes[term.labels[d]] != 1) ones.push_back(int64_t(d));
-      else l.push_back(term.labels[d]);
-    if (ones.size()) term = {squeeze(term.t, ones), l};
-  }
+  std::vector<Term> terms;
+  for (size_t i = 0; i < operands.size(); i++)
+    terms.push_back(name_axes(cast(operands[i], dtype), s.in[i], i, text, widest));
+  std::map<int, int64_t> sizes = sizes_of(terms, text);
+  Labels out = output_labels(s, sizes, widest, text);
+  // A letter stays while the output or a term other than i and j has it.
   auto kept = [&](int x, size_t i, size_t j) {
-    if (has(out, x)) return true;
-    for (size_t q = 0; q < terms.size(); q++)
-      if (q != i && q != j && has(terms[q].labels, x)) return true;
-    return false;
+    bool keep = has(out, x);
+    for (size_t q = 0; q < terms.size(); q++) keep = keep || (q != i && q != j && has(terms[q].labels, x));
+    return keep;
   };
+  for (Term& term : terms) term = drop_ones(term, sizes);
   for (size_t i = 0; i < terms.size(); i++) terms[i] = sum_others(terms[i], [&](int x) { return kept(x, i, i); });
   while (terms.size() > 1) {
     auto [i, j] = cheapest(terms, out);
-    Term c = contract(terms[i], terms[j], [&, i = i, j = j](int x) { return kept(x, i, j); });
+    terms[i] = contract(terms[i], terms[j], [&, i = i, j = j](int x) { return kept(x, i, j); });
     terms.erase(terms.begin() + int64_t(j));
-    terms[i] = c;
-    for (size_t q = 0; q < terms.size(); q++) terms[q] = sum_others(terms[q], [&](int x) { return kept(x, q, q); });
   }
   return ordered(terms[0], {&out});
 }

@@ -90,9 +90,7 @@ void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const
   }
 }
 
-Tensor staged(const Tensor& t, Compute c) {
-  return t.dtype() == dtype_of(c) ? t : cast(detach(t), dtype_of(c));
-}
+Tensor staged(const Tensor& t, Compute c) { return t.dtype() == dtype_of(c) ? t : cast(detach(t), dtype_of(c)); }
 
 // a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n.
 Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor& bias0, const Shape& batch,
@@ -163,7 +161,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
     fail<ShapeError>("matmul", "a 0-d operand has no axis to sum over", "scale by a number with *", a, b);
   int64_t inner = b.shape()[b.ndim() > 1 ? b.ndim() - 2 : 0];
   if (a.shape().back() != inner)
-    fail<ShapeError>("matmul", "inner sizes differ, " + std::to_string(a.shape().back()) + " and " + std::to_string(inner),
+    fail<ShapeError>("matmul",
+                     "inner sizes differ, " + std::to_string(a.shape().back()) + " and " + std::to_string(inner),
                      "the last axis of the first operand meets the last but one of the second (its only one if it is "
                      "1-d); x.mT swaps the last two",
                      a, b);
@@ -218,7 +217,8 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
 
 Tensor tensordot(const Tensor& a, const Tensor& b, const Dims& axes_a, const Dims& axes_b) {
   if (axes_a.size() != axes_b.size())
-    fail<ShapeError>("tensordot", "the two lists of axes have different lengths", "pair each axis of a with one of b", a, b);
+    fail<ShapeError>("tensordot", "the two lists of axes have different lengths", "pair each axis of a with one of b",
+                     a, b);
   Dims order_a, order_b, used_a(a.ndim(), 0), used_b(b.ndim(), 0), sum_a, sum_b;
   int64_t inner = 1, rows = 1, cols = 1;
   for (int i = 0; i < axes_a.size(); i++) {
@@ -226,8 +226,10 @@ Tensor tensordot(const Tensor& a, const Tensor& b, const Dims& axes_a, const Dim
     if (used_a[p]++ || used_b[q]++)
       fail<ShapeError>("tensordot", "an axis is named twice", "name each axis once", a, b);
     if (a.shape()[p] != b.shape()[q])
-      fail<ShapeError>("tensordot", "axis " + std::to_string(p) + " of the first and axis " + std::to_string(q) +
-                       " of the second operand have different sizes", "paired axes must have the same size", a, b);
+      fail<ShapeError>("tensordot",
+                       "axis " + std::to_string(p) + " of the first and axis " + std::to_string(q) +
+                           " of the second operand have different sizes",
+                       "paired axes must have the same size", a, b);
     sum_a.push_back(p), sum_b.push_back(q);
     inner *= a.shape()[p];
   }

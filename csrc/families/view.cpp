@@ -114,7 +114,7 @@ Tensor mapped_view(const Tensor& t, const Geometry& memory, const Geometry& base
 Geometry dense(const Tensor& t) { return {t.shape(), contiguous_strides(t.shape()), 0}; }
 
 Tensor view(const Tensor& t, const Geometry& memory, const Geometry& index, const char* op) {
-  return mapped_view(t, memory, dense(t), index, op);
+  return traced(t) ? mapped_view(t, memory, dense(t), index, op) : window(t, memory);
 }
 
 void refresh_view(const Tensor& t) {
@@ -303,7 +303,7 @@ Tensor slice(const Tensor& t, int axis, int64_t start, int64_t length, int64_t s
     g.strides[axis] *= step;
     return g;
   };
-  return view(t, cut(geometry(t)), cut(dense(t)), "slice");
+  return view(t, cut(geometry(t)), traced(t) ? cut(dense(t)) : Geometry(), "slice");
 }
 
 Tensor select(const Tensor& t, int axis, int64_t index) {
@@ -313,7 +313,7 @@ Tensor select(const Tensor& t, int axis, int64_t index) {
     g.strides.erase(axis);
     return g;
   };
-  return view(t, cut(geometry(t)), cut(dense(t)), "slice");
+  return view(t, cut(geometry(t)), traced(t) ? cut(dense(t)) : Geometry(), "slice");
 }
 
 // ---- copies and casts

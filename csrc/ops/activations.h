@@ -1,8 +1,14 @@
 // The activations. Parameter names are PyTorch's.
+//
+// At infinity they have their limits, silu(-inf) = 0 among them: a factor x is limited where the other factor is 0 or
+// its slope is, so that inf * 0 does not arise. The bounds hold for float and double (exp(-746) = 0).
 #pragma once
 #include "families/op.h"
 
 namespace pb {
+
+// x, or 0 from |x| = bound on; NaN goes to 0 and must come through the other factor.
+template <Value V> PB_FN V inside(V x, V bound) { return where(abs(x) < bound, x, V(0)); }
 
 struct Relu : Map<1> {
   static constexpr std::string_view name = "relu", doc = "max(x, 0); derivative 0 at 0.";
@@ -65,10 +71,10 @@ struct Gelu : Map<1> {
     V tail = density * mills(abs(x));
     return where(x < V(0), tail, V(1) - tail);
   }
-  template <Value V> PB_FN static V fwd(V x) { return x * cdf(x, density(x)); }
+  template <Value V> PB_FN static V fwd(V x) { return max(x, V(-40)) * cdf(x, density(x)); }
   template <Value V> PB_FN static V pull(V g, V x) {
     V d = density(x);
-    return g * (cdf(x, d) + x * d);
+    return g * (cdf(x, d) + inside(x, V(40)) * d);
   }
 };
 PB_OP(Gelu)
@@ -79,10 +85,10 @@ struct GeluTanh : Map<1> {
   template <Value V> PB_FN static V inner(V x) {  // 2 * sqrt(2 / pi) * (x + 0.044715 x^3)
     return V(1.595769121605730711759) * (x + V(0.044715) * x * x * x);
   }
-  template <Value V> PB_FN static V fwd(V x) { return x * sigmoid(inner(x)); }
+  template <Value V> PB_FN static V fwd(V x) { return max(x, V(-40)) * sigmoid(inner(x)); }
   template <Value V> PB_FN static V pull(V g, V x) {
     V s = sigmoid(inner(x));
-    V c = where(abs(x) < V(12), x, V(0));  // beyond, the slope is 0 or 1
+    V c = inside(x, V(40));
     V d = V(1.595769121605730711759) * (V(1) + V(3 * 0.044715) * c * c);
     return g * (s + c * s * (V(1) - s) * d);
   }
@@ -93,10 +99,10 @@ PB_OP(GeluTanh)
 struct Silu : Map<1> {
   static constexpr std::string_view name = "silu", doc = "Sigmoid-weighted linear unit, x * sigmoid(x).";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V fwd(V x) { return x * sigmoid(x); }
+  template <Value V> PB_FN static V fwd(V x) { return max(x, V(-800)) * sigmoid(x); }
   template <Value V> PB_FN static V pull(V g, V x) {
     V s = sigmoid(x);
-    return g * (s * (V(1) + x * (V(1) - s)));
+    return g * (s * (V(1) + inside(x, V(800)) * (V(1) - s)));
   }
 };
 PB_OP(Silu)
@@ -107,11 +113,11 @@ struct Mish : Map<1> {
   static constexpr Domain domain{-8, 8};
   template <Value V> PB_FN static V fwd(V x) {
     V e = exp(min(x, V(20))), n = e * (e + V(2));
-    return x * (n / (n + V(2)));
+    return max(x, V(-800)) * (n / (n + V(2)));
   }
   template <Value V> PB_FN static V pull(V g, V x) {
     V e = exp(min(x, V(20))), n = e * (e + V(2)), r = recip(n + V(2));
-    return g * (n * r + x * (V(4) * e * (e + V(1)) * r * r));
+    return g * (n * r + inside(x, V(800)) * (V(4) * e * (e + V(1)) * r * r));
   }
 };
 PB_OP(Mish)
@@ -205,7 +211,9 @@ PB_OP(Hardsigmoid)
 struct Hardswish : Map<1> {
   static constexpr std::string_view name = "hardswish", doc = "x * relu6(x + 3) / 6.";
   static constexpr Domain domain{-5, 5};
-  template <Value V> PB_FN static V fwd(V x) { return x * (min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6)); }
+  template <Value V> PB_FN static V fwd(V x) {
+    return max(x, V(-3)) * (min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6));
+  }
   template <Value V> PB_FN static V pull(V g, V x) {
     return where(x <= V(-3), V(0), where(x < V(3), g * (x * V(1.0 / 3) + V(0.5)), g));
   }

@@ -2,7 +2,7 @@
 // assignment to a numbered variable, shared where the formula shares it.
 //
 //   Expr x = Expr::input("x");
-//   Expr y = Silu::fwd(x);            y.text() == "v0 = sigmoid(x)\nv1 = x * v0\n", y.name() == "v1"
+//   Expr y = x * sigmoid(x);          y.text() == "v0 = sigmoid(x)\nv1 = x * v0\n", y.name() == "v1"
 #pragma once
 #include <cstdio>
 #include <map>

@@ -26,7 +26,8 @@ struct ExpParts {
   float r;
   uint32_t biased;
 };
-template <int Bias> PB_FN ExpParts exp_parts(float x) {
+template <int Bias>
+PB_FN ExpParts exp_parts(float x) {
   constexpr float magic = 12582912.0f + float(Bias);
   float t = fma(x, 1.44269504f, magic);
   float n = t - magic;
@@ -37,7 +38,8 @@ PB_FN float exp_polynomial(float r) {
   return fma(r * r, q, r) + 1.0f;
 }
 // 2^K exp(x), x in [-105, 90] (or NaN): the scale is applied as two factors, so that the result underflows gradually.
-template <int K> PB_FN float exp_scaled(float x) {
+template <int K>
+PB_FN float exp_scaled(float x) {
   ExpParts e = exp_parts<254 + K>(x);
   uint32_t half = e.biased >> 1;
   return exp_polynomial(e.r) * float_of(half << 23) * float_of((e.biased - half) << 23);
@@ -97,9 +99,7 @@ PB_FN float log_rest(float f) {
                        0.127647623f, -0.0763818473f);
   return f * f * fma(f, q, -0.5f);
 }
-PB_FN float log_sum(LogParts p) {
-  return fma(p.n, 0.693359375f, p.f + fma(p.n, -2.12194440e-4f, log_rest(p.f)));
-}
+PB_FN float log_sum(LogParts p) { return fma(p.n, 0.693359375f, p.f + fma(p.n, -2.12194440e-4f, log_rest(p.f))); }
 // Of a logarithm r of x: x = 0, x < 0, infinity and NaN.
 PB_FN float log_ends(float x, float r) {
   r = x < kInf<float> ? r : x;
@@ -145,8 +145,9 @@ PB_FN float pow(float a, float b) {
   double t = y + (6755399441055744.0 + 254.0);
   auto r = float(y - (t - (6755399441055744.0 + 254.0)));
   auto biased = uint32_t(bits_of(t)), half = biased >> 1 & 0xffu;
-  float p = fma(r, polynomial(r, 0.693147182f, 0.240226477f, 0.0555035956f, 0.00961850304f, 0.00133909972f,
-                              0.00015327803f), 1.0f);
+  float p =
+      fma(r, polynomial(r, 0.693147182f, 0.240226477f, 0.0555035956f, 0.00961850304f, 0.00133909972f, 0.00015327803f),
+          1.0f);
   p = p * float_of(half << 23) * float_of((biased - half) << 23);
   // |a| = 0 or infinity: the limit that the sign of b picks.
   bool zero = size == 0.0f, endless = size == kInf<float>;
@@ -254,15 +255,17 @@ PB_FN float atan(float x) {
 //
 // Mills' ratio (1 - cdf(x)) / density(x) for x >= 0: the normal tail without its exponential.
 PB_FN float mills(float x) {
-  float a = x > 1e6f ? 1e6f : x;
+  float a = x > 1e9f ? 1e9f : x;  // q overflows there, and the ratio is 0
   float p = polynomial(a, 87.0802994f, 82.941452f, 37.0394363f, 8.86950302f, 1.0f);
   float q = polynomial(a, 69.4800262f, 121.614937f, 91.8459396f, 38.0382385f, 8.86951637f, 1.0f);
   return p / q;
 }
 PB_FN float erf(float x) {
   float a = abs(x), s = x * x;
-  float small = fma(x, polynomial(s, 0.128379166f, -0.376126289f, 0.112836182f, -0.026855126f, 0.00519073382f,
-                                  -0.000803076138f, 7.92036808e-5f), x);
+  float small = fma(x,
+                    polynomial(s, 0.128379166f, -0.376126289f, 0.112836182f, -0.026855126f, 0.00519073382f,
+                               -0.000803076138f, 7.92036808e-5f),
+                    x);
   float b = a > 4.1f ? 4.1f : a;  // 1 - exp(-b q), b q = -log(erfc(b)), with the rounding of b q made good in r
   float q = polynomial(b, 1.12848628f, 0.635811746f, 0.105140552f, -0.0228132233f, 0.00319130742f, -0.000211146762f);
   float l = b * q;

@@ -28,34 +28,6 @@ def get_include() -> str:
     return str(Path(__file__).parent / "include")
 
 
-def gelu(x: Any, *, approximate: str = "none", saved: Any = None) -> Tensor:
-    """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes the tanh formula.
-
-    >>> pb.gelu(pb.tensor([0.0, 1.0])).tolist()[0]
-    0.0
-    """
-    if approximate == "none":
-        return C.gelu(x, saved=saved)
-    if approximate == "tanh":
-        return C.gelu_tanh(x, saved=saved)
-    raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: 'none' is exact")
-
-
-def dropout(x: Any, p: float = 0.5, *, training: bool = True, rng: Any = None) -> Tensor:
-    """x / (1 - p) with probability 1 - p, else 0. Backward draws the same numbers again: no mask is kept.
-
-    Without training, x itself. rng: a pb.random.Generator; None draws from the default one.
-
-    >>> pb.dropout(pb.ones(3), 0.5, training=False).tolist()
-    [1.0, 1.0, 1.0]
-    """
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p must be in [0, 1], got {p}\nhelp: p is the probability of a zero")
-    if not training or p == 0:
-        return C.asarray(x)
-    return C._dropout(x, p, rng=rng)
-
-
 def _rebuild(*args: Any) -> Tensor:
     """What a pickled tensor names: pickle finds Python functions only."""
     return C._rebuild(*args)

@@ -1,7 +1,7 @@
 """Random tensors from a counter-based generator: the same bits for any number of threads.
 
-Every function takes `dtype` (None: float32, or int64 for integers), `device` and `rng`, a `Generator`; None draws from the
-default one, which `pb.manual_seed` starts anew.
+Every function takes `dtype` (None: float32, or int64 for integers), `device` and `rng`, a `Generator`; None draws
+from the default one, which `pb.manual_seed` starts anew.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def uniform(
     _device(device)
     _finite("uniform", low=low, high=high)
     if high < low:
-        raise ValueError(f"random.uniform: high {high} is below low {low}\nhelp: numbers are drawn between low and high")
+        raise ValueError(
+            f"random.uniform: high {high} is below low {low}\nhelp: numbers are drawn between low and high"
+        )
     return C.draw_uniform(shape, low, high, _floating("uniform", dtype), rng)
 
 
@@ -227,7 +229,8 @@ def categorical(
         )
     if not bool(C.all(C.isfinite(C.max(logits, axis=-1)))):
         raise ValueError(
-            "random.categorical: a row holds NaN or +inf, or nothing but -inf\nhelp: every row needs a finite largest logit"
+            "random.categorical: a row holds NaN or +inf, or nothing but -inf\n"
+            "help: every row needs a finite largest logit"
         )
     noise = C.draw_gumbel((*out, logits.shape[-1]), 0.0, 1.0, C.float64, rng)
     index = C.argmax(logits + noise, axis=-1)

@@ -26,8 +26,8 @@ def gradcheck(
     """Compares every entry of the Jacobian of f with a central difference; returns True or raises.
 
     Args:
-        f: takes the inputs, returns a tensor or a tree of tensors; only floating outputs are checked. It must return the
-            same for the same inputs.
+        f: takes the inputs, returns a tensor or a tree of tensors; only floating outputs are checked. The same inputs
+            must give the same outputs.
         inputs: a tensor or a sequence of them; floating ones are float64 and are varied, others are passed on. Nothing
             is written to them.
         order: 2 also checks the derivatives of what each mode computes, and so on [1].
@@ -49,7 +49,8 @@ def gradcheck(
     unknown = [m for m in modes if m not in ("reverse", "forward")]
     if unknown or not modes or order < 1:
         raise ValueError(
-            f"gradcheck: modes {modes!r}, order {order}\nhelp: modes are 'reverse' and 'forward', the order is at least 1"
+            f"gradcheck: modes {modes!r}, order {order}\n"
+            "help: modes are 'reverse' and 'forward', the order is at least 1"
         )
     for i, x in enumerate(args):
         if isinstance(x, C.Tensor) and x.dtype.is_floating and x.dtype != C.float64:

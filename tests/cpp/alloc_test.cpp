@@ -15,7 +15,8 @@ namespace {
 
 void blocks() {
   std::vector<std::pair<char*, size_t>> live;
-  for (size_t bytes : {0u, 1u, 63u, 64u, 65u, 1000u, 1024u, 1025u, 1280u, 1281u, 4097u, 65536u, 100001u, 1u << 21, 5000001u})
+  for (size_t bytes :
+       {0u, 1u, 63u, 64u, 65u, 1000u, 1024u, 1025u, 1280u, 1281u, 4097u, 65536u, 100001u, 1u << 21, 5000001u})
     for (size_t more : {0u, 1u}) {
       auto* p = static_cast<char*>(alloc::get(bytes + more));
       CHECK(reinterpret_cast<uintptr_t>(p) % 64 == 0);

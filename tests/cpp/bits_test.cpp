@@ -52,9 +52,11 @@ void known_answers() {
   };
   const Answer answers[] = {
       {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
-      {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff},
+      {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+       {0xffffffff, 0xffffffff},
        {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
+      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+       {0xa4093822, 0x299f31d0},
        {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
   };
   for (const Answer& a : answers) {
@@ -109,8 +111,8 @@ void uniforms() {
 int main() {
   format([](float x) { return uint32_t(pb::float_to_f16(x)); }, [](uint16_t h) { return pb::f16_to_float(h); }, f16_ref,
          0x7c00, 0x200);
-  format([](float x) { return uint32_t(pb::float_to_bf16(x)); }, [](uint16_t h) { return pb::bf16_to_float(h); }, bf16_ref,
-         0x7f80, 0x40);
+  format([](float x) { return uint32_t(pb::float_to_bf16(x)); }, [](uint16_t h) { return pb::bf16_to_float(h); },
+         bf16_ref, 0x7f80, 0x40);
   known_answers();
   cuts();
   uniforms();

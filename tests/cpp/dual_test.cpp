@@ -20,9 +20,14 @@ struct Case {
   double (*want2)(double);
   double lo, hi;
 };
-#define PB_CASE(f, d1, d2, lo, hi) \
-  {#f, [](D x) { return f(x); }, [](DD x) { return f(x); }, []([[maybe_unused]] double x) -> double { return d1; }, \
-   []([[maybe_unused]] double x) -> double { return d2; }, lo, hi}
+#define PB_CASE(f, d1, d2, lo, hi)                         \
+  {#f,                                                     \
+   [](D x) { return f(x); },                               \
+   [](DD x) { return f(x); },                              \
+   []([[maybe_unused]] double x) -> double { return d1; }, \
+   []([[maybe_unused]] double x) -> double { return d2; }, \
+   lo,                                                     \
+   hi}
 
 double s(double x) { return 1 / (1 + std::exp(-x)); }
 const double kRoot = std::sqrt(2 / std::acos(-1.0)) * std::sqrt(2.0);  // 2 / sqrt(pi)
@@ -47,14 +52,14 @@ const Case cases[] = {
     PB_CASE(sinh, std::cosh(x), std::sinh(x), -3, 3),
     PB_CASE(cosh, std::sinh(x), std::cosh(x), -3, 3),
     PB_CASE(tanh, 1 / std::pow(std::cosh(x), 2), -2 * std::tanh(x) / std::pow(std::cosh(x), 2), -3, 3),
-    PB_CASE(asin, 1 / std::sqrt(1 - x * x), x * std::pow(1 - x * x, -1.5), -0.9, 0.9),
-    PB_CASE(acos, -1 / std::sqrt(1 - x * x), -x * std::pow(1 - x * x, -1.5), -0.9, 0.9),
+    PB_CASE(asin, 1 / std::sqrt(1 - x * x), x* std::pow(1 - x * x, -1.5), -0.9, 0.9),
+    PB_CASE(acos, -1 / std::sqrt(1 - x * x), -x* std::pow(1 - x * x, -1.5), -0.9, 0.9),
     PB_CASE(atan, 1 / (1 + x * x), -2 * x / std::pow(1 + x * x, 2), -3, 3),
     PB_CASE(erf, gauss(x), -2 * x * gauss(x), -3, 3),
     PB_CASE(erfc, -gauss(x), 2 * x * gauss(x), -3, 3),
     PB_CASE(sigmoid, s(x) * s(-x), s(x) * s(-x) * (s(-x) - s(x)), -5, 5),
     PB_CASE(softplus, s(x), s(x) * s(-x), -5, 5),
-    PB_CASE(mills, x * m(x) - 1, m(x) + x * (x * m(x) - 1), 0, 4),
+    PB_CASE(mills, x* m(x) - 1, m(x) + x * (x * m(x) - 1), 0, 4),
     PB_CASE(ndtri, 1 / density(pb::ndtri(x)), pb::ndtri(x) / std::pow(density(pb::ndtri(x)), 2), 0.01, 0.99),
     PB_CASE(abs, x < 0 ? -1 : 1, 0, -3, 3),
     PB_CASE(sign, 0, 0, -3, 3),
@@ -99,7 +104,8 @@ void binary() {
       double tie = a == b ? 0.5 : a < b;
       CHECK(min(x, y).d == tie && max(x, y).d == 1 - tie && min(x, y).v == std::fmin(a, b));
       CHECK(where(x < y, x, y).v == (a < b ? a : b) && where(x < y, x, y).d == (a < b));
-      CHECK((x <= y) == (a <= b) && (x > y) == (a > b) && (x >= y) == (a >= b) && (x == y) == (a == b) && (x != y) == (a != b));
+      CHECK((x <= y) == (a <= b) && (x > y) == (a > b) && (x >= y) == (a >= b) && (x == y) == (a == b) &&
+            (x != y) == (a != b));
       // d2/da db of a^b
       DD p{D{a, 1.0}, D{0.0, 0.0}}, q{D{b, 0.0}, D{1.0, 0.0}};
       CHECK_AT_MOST(error(pow(p, q).d.d, std::pow(a, b - 1) * (1 + b * std::log(a))), 1e-13);
@@ -111,7 +117,10 @@ void binary() {
 }
 
 void chain() {
-  auto f = [](auto x) { using V = decltype(x); return exp(sin(x) * V(0.5)) / (V(1) + x * x); };
+  auto f = [](auto x) {
+    using V = decltype(x);
+    return exp(sin(x) * V(0.5)) / (V(1) + x * x);
+  };
   double x = 0.8, h = 1e-5;
   DD y = f(DD{D{x, 1.0}, D{1.0, 0.0}});
   CHECK_AT_MOST(error(y.d.v, (f(x + h) - f(x - h)) / (2 * h)), 1e-9);

@@ -12,7 +12,8 @@ namespace {
 using pb::Dims;
 using pb::Shape;
 
-template <class F> bool refuses(F f, const char* rule, const char* help) {
+template <class F>
+bool refuses(F f, const char* rule, const char* help) {
   try {
     f();
   } catch (const pb::ShapeError& e) {
@@ -56,7 +57,8 @@ void counts() {
   CHECK(count(Shape{}) == 1 && count(Shape{3, 4}) == 12 && count(Shape{3, 0, 5}) == 0);
   CHECK(count(Shape{int64_t(1) << 40, 0, int64_t(1) << 40}) == 0 && count(Shape{0, int64_t(1) << 62, 4}) == 0);
   CHECK(count(Shape{int64_t(1) << 59}) == int64_t(1) << 59);
-  CHECK(refuses([] { pb::count(Shape{int64_t(1) << 32, int64_t(1) << 32}, "full"); }, "full: the number of elements", "smaller"));
+  CHECK(refuses([] { pb::count(Shape{int64_t(1) << 32, int64_t(1) << 32}, "full"); }, "full: the number of elements",
+                "smaller"));
   CHECK(refuses([] { pb::count(Shape{(int64_t(1) << 59) + 1}); }, "overflows", "smaller"));
   CHECK(refuses([] { pb::count(Shape{2, -1}); }, "negative size in shape [2, -1]", "at least 0"));
 }
@@ -65,14 +67,17 @@ void strides() {
   CHECK(contiguous_strides(Shape{2, 3, 4}) == (Dims{12, 4, 1}) && contiguous_strides(Shape{}) == Dims{});
   CHECK(contiguous_strides(Shape{2, 0, 4}) == (Dims{4, 4, 1}));
   CHECK(is_contiguous(Shape{2, 3}, Dims{3, 1}) && !is_contiguous(Shape{2, 3}, Dims{1, 2}));
-  CHECK(is_contiguous(Shape{2, 1, 3}, Dims{3, 99, 1}) && is_contiguous(Shape{0, 3}, Dims{7, 7}) && is_contiguous(Shape{}, Dims{}));
+  CHECK(is_contiguous(Shape{2, 1, 3}, Dims{3, 99, 1}) && is_contiguous(Shape{0, 3}, Dims{7, 7}) &&
+        is_contiguous(Shape{}, Dims{}));
   CHECK(!is_contiguous(Shape{2, 3}, Dims{0, 1}) && !is_contiguous(Shape{3}, Dims{-1}));
 }
 
 void broadcasting() {
-  CHECK(broadcast(Shape{3, 1}, Shape{4}, "add") == (Shape{3, 4}) && broadcast(Shape{}, Shape{2, 3}, "add") == (Shape{2, 3}));
+  CHECK(broadcast(Shape{3, 1}, Shape{4}, "add") == (Shape{3, 4}) &&
+        broadcast(Shape{}, Shape{2, 3}, "add") == (Shape{2, 3}));
   CHECK(broadcast(Shape{2, 1, 5}, Shape{7, 1}, "add") == (Shape{2, 7, 5}));
-  CHECK(broadcast(Shape{0}, Shape{1}, "add") == Shape{0} && broadcast(Shape{2, 0}, Shape{1, 1}, "add") == (Shape{2, 0}));
+  CHECK(broadcast(Shape{0}, Shape{1}, "add") == Shape{0} &&
+        broadcast(Shape{2, 0}, Shape{1, 1}, "add") == (Shape{2, 0}));
   CHECK(refuses([] { pb::broadcast(Shape{2, 3}, Shape{4}, "add"); },
                 "add: shapes [2, 3] and [4] do not broadcast: sizes 3 and 4 differ at axis -1", "must be equal or 1"));
   CHECK(refuses([] { pb::broadcast(Shape{0}, Shape{2}, "add"); }, "do not broadcast", "expand_dims"));
@@ -81,7 +86,8 @@ void broadcasting() {
 }
 
 void axes() {
-  CHECK(pb::normalize_axis(-1, 3, "sum") == 2 && pb::normalize_axis(0, 3, "sum") == 0 && pb::normalize_axis(-3, 3, "sum") == 0);
+  CHECK(pb::normalize_axis(-1, 3, "sum") == 2 && pb::normalize_axis(0, 3, "sum") == 0 &&
+        pb::normalize_axis(-3, 3, "sum") == 0);
   CHECK(refuses([] { pb::normalize_axis(3, 3, "sum"); }, "sum: axis 3 is out of range", "[-3, 2]"));
   CHECK(refuses([] { pb::normalize_axis(-4, 3, "sum"); }, "axis -4", "[-3, 2]"));
   CHECK(refuses([] { pb::normalize_axis(0, 0, "sum"); }, "0 dimensions", "0-d tensor has no axis"));

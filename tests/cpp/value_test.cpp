@@ -1,14 +1,16 @@
 // The scalar primitives against long double arithmetic: the largest error of dense sweeps, and special values.
 // `value_test sums` prints a checksum of the results per primitive instead, to compare instruction sets.
+#include "value/value.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 
 #include "check.h"
 #include "ops/activations.h"
-#include "value/value.h"
 
 namespace {
 
@@ -32,8 +34,10 @@ Wide mills_ref(Wide x) {
 }
 Wide ndtri_ref(Wide p) {
   Wide q = p < 0.5L ? p : 1 - p, z;
-  if (fabsl(p - 0.5L) < 0.1L) z = (q - 0.5L) * 2.5066L;
-  else z = -sqrtl(-2 * logl(q)) * 0.9L;
+  if (fabsl(p - 0.5L) < 0.1L)
+    z = (q - 0.5L) * 2.5066L;
+  else
+    z = -sqrtl(-2 * logl(q)) * 0.9L;
   for (int i = 0; i < 60; i++) {
     Wide off = q > 0.3L ? (0.5L - q) - 0.5L * erfl(-z / sqrtl(2)) : 0.5L * erfcl(-z / sqrtl(2)) - q;
     Wide e = off * sqrtl(2 * acosl(-1)) * expl(z * z / 2), step = e / (1 + z * e / 2);
@@ -45,13 +49,15 @@ Wide ndtri_ref(Wide p) {
 }
 
 // ---- sweeps
-template <class S> double ulp_error(S y, Wide want) {
+template <class S>
+double ulp_error(S y, Wide want) {
   if (std::isnan(want)) return std::isnan(y) ? 0 : INFINITY;
   constexpr int digits = std::numeric_limits<S>::digits, lowest = std::numeric_limits<S>::min_exponent;
   S rounded = S(want);
   if (std::isinf(rounded) || std::isinf(y)) {
     if (y == rounded) return 0;
-    return std::isinf(rounded) && std::isinf(y) ? INFINITY : double(fabsl(Wide(y) - want) / fabsl(want)) * ldexp(1, digits);
+    return std::isinf(rounded) && std::isinf(y) ? INFINITY
+                                                : double(fabsl(Wide(y) - want) / fabsl(want)) * ldexp(1, digits);
   }
   int e;
   frexpl(want, &e);
@@ -64,17 +70,25 @@ int64_t position(float x) { return x < 0 ? -int64_t(pb::bits_of(-x)) : int64_t(p
 constexpr int kTile = 1024;
 struct Case {
   const char* name;
-  void (*f)(float* y, const float* x);    // kTile elements, vectorised as in the kernels
+  void (*f)(float* y, const float* x);  // kTile elements, vectorised as in the kernels
   void (*d)(double* y, const double* x);
   Wide (*ref)(Wide);
-  float lo, hi;     // the sweep takes every k-th float between
+  float lo, hi;  // the sweep takes every k-th float between
   double ulp, ulp_double;
 };
-#define PB_CASE(name, ref, lo, hi, ulp, ulp_double)                                          \
-  {#name,                                                                                    \
-   [](float* y, const float* x) { for (int i = 0; i < kTile; i++) y[i] = pb::name(x[i]); },  \
-   [](double* y, const double* x) { for (int i = 0; i < kTile; i++) y[i] = pb::name(x[i]); }, \
-   ref, lo, hi, ulp, ulp_double}
+#define PB_CASE(name, ref, lo, hi, ulp, ulp_double)         \
+  {#name,                                                   \
+   [](float* y, const float* x) {                           \
+     for (int i = 0; i < kTile; i++) y[i] = pb::name(x[i]); \
+   },                                                       \
+   [](double* y, const double* x) {                         \
+     for (int i = 0; i < kTile; i++) y[i] = pb::name(x[i]); \
+   },                                                       \
+   ref,                                                     \
+   lo,                                                      \
+   hi,                                                      \
+   ulp,                                                     \
+   ulp_double}
 
 const Case cases[] = {
     PB_CASE(exp, expl, -110, 95, 1.1, 1.1),
@@ -135,7 +149,6 @@ void sweep(const Case& c, int tiles) {
   CHECK_AT_MOST(d.worst, c.ulp_double);
 }
 
-
 // gelu and silu as the ops compose them: absolute error relative to max(1, |x|).
 void activations() {
   Sweep gelu, gelu_pull, silu;
@@ -153,8 +166,15 @@ void activations() {
   CHECK_AT_MOST(gelu_pull.worst, 2.5e-7);
   CHECK_AT_MOST(silu.worst, 1.5e-7);
   CHECK(pb::Gelu::fwd<float>(inf) == inf && pb::Silu::fwd<float>(inf) == inf);
-  // -inf * 0, as in PyTorch.
-  CHECK(std::isnan(pb::Gelu::fwd<float>(-inf)) && std::isnan(pb::Silu::fwd<float>(-inf)));
+  CHECK(pb::Gelu::fwd<float>(-inf) == 0 && pb::Silu::fwd<float>(-inf) == 0 && pb::Mish::fwd<double>(-inf) == 0);
+  for (float x : {inf, -inf, 1e30f, -1e30f, 1000.0f, -1000.0f}) {
+    float want = x > 0;
+    CHECK(pb::Gelu::pull<float>(1.0f, x) == want && pb::GeluTanh::pull<float>(1.0f, x) == want);
+    CHECK(pb::Silu::pull<float>(1.0f, x) == want && pb::Mish::pull<float>(1.0f, x) == want);
+    CHECK(pb::Gelu::pull<double>(1.0, x) == want && pb::Mish::pull<double>(1.0, x) == want);
+  }
+  for (auto pull : {pb::Gelu::pull<float>, pb::GeluTanh::pull<float>, pb::Silu::pull<float>, pb::Mish::pull<float>})
+    CHECK(std::isnan(pull(1.0f, nan_f)));
   CHECK(pb::Silu::fwd<float>(-3e38f) == 0 && pb::Gelu::fwd<float>(-3e38f) == 0);
 }
 
@@ -184,13 +204,15 @@ void powers() {
   std::printf("pow float %.3f ulp at %.9g, double %.3f\n", s.worst, s.at, d.worst);
   CHECK_AT_MOST(s.worst, 1.5);
   CHECK_AT_MOST(d.worst, 1.1);
-  const float special[] = {0.0f, -0.0f, 1, -1, 2, -2, 0.5f, -0.5f, 3, -3, 1e30f, -1e30f, 16777215.0f, -16777218.0f, inf, -inf, nan_f,
-                           1e-40f, -1e-40f, 2.5f, 1073741824.0f, 33554430.0f};
+  const float special[] = {0.0f,       -0.0f, 1,     -1,     2,       -2,          0.5f,
+                           -0.5f,      3,     -3,    1e30f,  -1e30f,  16777215.0f, -16777218.0f,
+                           inf,        -inf,  nan_f, 1e-40f, -1e-40f, 2.5f,        1073741824.0f,
+                           33554430.0f};
   for (float a : special)
     for (float b : special) {
       float want = std::pow(a, b), y = pb::pow(a, b);
-      bool same = std::isnan(want) ? std::isnan(y)
-                                   : std::signbit(y) == std::signbit(want) && ulp_error(y, Wide(want)) <= 2;
+      bool same =
+          std::isnan(want) ? std::isnan(y) : std::signbit(y) == std::signbit(want) && ulp_error(y, Wide(want)) <= 2;
       if (!CHECK(same)) std::printf("    pow(%g, %g) is %g, want %g\n", double(a), double(b), double(y), double(want));
     }
 }
@@ -203,21 +225,26 @@ void specials() {
     double (*d)(double);
     double (*ref)(double);
   };
-#define PB_SPECIAL(f) {#f, [](float x) { return pb::f(x); }, [](double x) { return pb::f(x); }, [](double x) { return std::f(x); }}
-  const Special list[] = {PB_SPECIAL(exp),  PB_SPECIAL(expm1), PB_SPECIAL(log),  PB_SPECIAL(log1p), PB_SPECIAL(log2),
-                          PB_SPECIAL(sqrt), PB_SPECIAL(sin),   PB_SPECIAL(cos),  PB_SPECIAL(tan),   PB_SPECIAL(sinh),
-                          PB_SPECIAL(cosh), PB_SPECIAL(tanh),  PB_SPECIAL(asin), PB_SPECIAL(acos),  PB_SPECIAL(atan),
-                          PB_SPECIAL(erf),  PB_SPECIAL(erfc),  PB_SPECIAL(floor), PB_SPECIAL(ceil), PB_SPECIAL(trunc)};
-  const double points[] = {0.0, -0.0, inf, -inf, NAN, 1, -1, 2, -2, 1e-45, -1e-45, 1e-39, -1e-39, 3e38, -3e38, 1e-20, -1e-20};
+#define PB_SPECIAL(f)                                                                                           \
+  {                                                                                                             \
+    #f, [](float x) { return pb::f(x); }, [](double x) { return pb::f(x); }, [](double x) { return std::f(x); } \
+  }
+  const Special list[] = {PB_SPECIAL(exp),  PB_SPECIAL(expm1), PB_SPECIAL(log),   PB_SPECIAL(log1p), PB_SPECIAL(log2),
+                          PB_SPECIAL(sqrt), PB_SPECIAL(sin),   PB_SPECIAL(cos),   PB_SPECIAL(tan),   PB_SPECIAL(sinh),
+                          PB_SPECIAL(cosh), PB_SPECIAL(tanh),  PB_SPECIAL(asin),  PB_SPECIAL(acos),  PB_SPECIAL(atan),
+                          PB_SPECIAL(erf),  PB_SPECIAL(erfc),  PB_SPECIAL(floor), PB_SPECIAL(ceil),  PB_SPECIAL(trunc)};
+  const double points[] = {0.0,   -0.0,   inf,   -inf,   NAN,  1,     -1,    2,     -2,
+                           1e-45, -1e-45, 1e-39, -1e-39, 3e38, -3e38, 1e-20, -1e-20};
   auto same = [](double y, float want) {
-    return std::isnan(want) ? std::isnan(y)
-                            : std::signbit(y) == std::signbit(want) &&
-                                  (float(y) == want || ulp_error(float(y), Wide(want)) <= 3);
+    return std::isnan(want)
+               ? std::isnan(y)
+               : std::signbit(y) == std::signbit(want) && (float(y) == want || ulp_error(float(y), Wide(want)) <= 3);
   };
   for (const Special& s : list)
     for (double x : points) {
       auto want = float(s.ref(double(float(x))));
-      if (!CHECK(same(s.f(float(x)), want))) std::printf("    %s(%g): %g, want %g\n", s.name, x, double(s.f(float(x))), double(want));
+      if (!CHECK(same(s.f(float(x)), want)))
+        std::printf("    %s(%g): %g, want %g\n", s.name, x, double(s.f(float(x))), double(want));
       if (!CHECK(same(s.d(double(float(x))), want))) std::printf("    double %s(%g)\n", s.name, x);
     }
   CHECK(pb::exp(-103.98f) == 0 && pb::exp(-103.9f) > 0 && pb::exp(88.73f) == inf && pb::exp(88.72f) < inf);
@@ -233,7 +260,8 @@ void specials() {
     CHECK(std::isnan(pb::max(bad, 1.0f)) && std::isnan(pb::max(1.0f, bad)));
   }
   CHECK(pb::min(1.0f, 2.0f) == 1 && pb::min(2.0f, 1.0f) == 1 && pb::max(1.0, 2.0) == 2 && pb::max(2.0, 1.0) == 2);
-  CHECK(pb::isnan(nan_f) && !pb::isnan(inf) && pb::isinf(-inf) && !pb::isinf(nan_f) && pb::isfinite(1.0f) && !pb::isfinite(nan_f));
+  CHECK(pb::isnan(nan_f) && !pb::isnan(inf) && pb::isinf(-inf) && !pb::isinf(nan_f) && pb::isfinite(1.0f) &&
+        !pb::isfinite(nan_f));
   constexpr int64_t low = std::numeric_limits<int64_t>::min();
   CHECK(pb::abs(low) == low && pb::abs(int64_t(-3)) == 3 && pb::abs(uint64_t(3)) == 3);
   CHECK(pb::sign(int64_t(-7)) == -1 && pb::sign(uint64_t(7)) == 1 && pb::sign(uint64_t(0)) == 0);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pullback as pb
 from pullback import _core as C
@@ -39,7 +39,7 @@ class Activation(Module):
     """
 
     op: str = ""
-    defaults: dict[str, float] = {}
+    defaults: ClassVar[dict[str, float]] = {}
 
     def __init__(self, *args: Any, inplace: bool = False, saved: Any = None, **kwargs: Any) -> None:
         names = list(self.defaults)
@@ -51,7 +51,9 @@ class Activation(Module):
         values = {**self.defaults, **dict(zip(names, args, strict=False))}
         for name, value in kwargs.items():
             if name not in self.defaults or names.index(name) < len(args):
-                raise TypeError(f"{kind}: unexpected argument '{name}'\nhelp: its arguments are {names}, inplace, saved")
+                raise TypeError(
+                    f"{kind}: unexpected argument '{name}'\nhelp: its arguments are {names}, inplace, saved"
+                )
             values[name] = value
         for name, value in values.items():
             setattr(self, name, value)

@@ -17,7 +17,9 @@ __all__ = ["MultiheadAttention", "TransformerBlock"]
 
 
 class MultiheadAttention(Module):
-    """Attention of several heads with learned projections. Inputs are (L, N, E), (N, L, E) with `batch_first`, or (L, E).
+    """Attention of several heads with learned projections.
+
+    Inputs are (L, N, E), (N, L, E) with `batch_first`, or (L, E) without a batch.
 
     Args:
         embed_dim: width E of queries and outputs.
@@ -184,7 +186,7 @@ class MultiheadAttention(Module):
         if attn is not None:
             parts.append(self._shaped(attn, n, length, source))
         if padding is not None:
-            if tuple(padding.shape) != ((n, source) if padding.ndim == 2 else (source,)) or (padding.ndim == 1 and n > 1):
+            if tuple(padding.shape) != (n, source) and (n, tuple(padding.shape)) != (1, (source,)):
                 raise pb.ShapeError(
                     f"MultiheadAttention: key_padding_mask {tuple(padding.shape)} for {n} rows of {source} keys\n"
                     "help: it has the shape (N, S)"

@@ -45,7 +45,9 @@ class _Conv(Module):
         self.dilation = sizes(dilation, self.axes, kind)
         self.padding_mode = padding_mode
         if padding_mode != "zeros" and padding_mode not in _PAD_MODES:
-            raise ValueError(f"{kind}: unknown padding_mode {padding_mode!r}\nhelp: zeros, reflect, replicate or circular")
+            raise ValueError(
+                f"{kind}: unknown padding_mode {padding_mode!r}\nhelp: zeros, reflect, replicate or circular"
+            )
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
                 raise ValueError(f"{kind}: unknown padding {padding!r}\nhelp: an int, ints, 'same' or 'valid'")
@@ -113,7 +115,8 @@ class _Conv(Module):
 
 
 class Conv1d(_Conv):
-    """Convolution over one axis: (N, C, L) to (N, out_channels, L'), L' = (L + 2 padding - dilation (k - 1) - 1) // stride + 1.
+    """Convolution over one axis: (N, C, L) to (N, out_channels, L'),
+    L' = (L + 2 padding - dilation (k - 1) - 1) // stride + 1.
 
     Args:
         in_channels, out_channels: sizes of axis 1.
@@ -196,7 +199,10 @@ class ConvTranspose2d(_Conv):
 
     def _extra(self, x: C.Tensor, wished: tuple[int, ...]) -> tuple[int, ...]:
         least = [
-            (x.shape[2 + i] - 1) * self.stride[i] - 2 * self.padding[i] + self.dilation[i] * (self.kernel_size[i] - 1) + 1
+            (x.shape[2 + i] - 1) * self.stride[i]
+            - 2 * self.padding[i]
+            + self.dilation[i] * (self.kernel_size[i] - 1)
+            + 1
             for i in range(2)
         ]
         extra = tuple(w - n for w, n in zip(wished, least, strict=True))

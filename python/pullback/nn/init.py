@@ -164,7 +164,9 @@ def _orthonormal(rows: C.Tensor) -> C.Tensor:
 
 
 def orthogonal(tensor: C.Tensor, gain: float = 1.0, rng: Any = None) -> C.Tensor:
-    """A random matrix with orthonormal rows or columns, whichever are fewer, times gain; axes after the first are joined.
+    """A random matrix with orthonormal rows or columns, whichever are fewer, times gain.
+
+    Axes after the first are joined.
 
     Source: Saxe et al., arXiv:1312.6120. The distribution is uniform over such matrices.
 

@@ -54,7 +54,7 @@ class Hook:
 
 
 class Module:
-    """Base class of everything with parameters. Assign tensors, `Parameter`s and modules as attributes; write `forward`.
+    """Base class of everything with parameters: assign tensors and modules as attributes, write `forward`.
 
     A `Parameter` is trained; a plain tensor is a buffer: saved and moved, never trained. Lists, tuples and dicts of
     modules or tensors belong to the tree (`layers.0.weight`); names that begin with `_` do not. No call of
@@ -103,7 +103,8 @@ class Module:
         """Every (name, module) in pre-order; a shared module comes once under each of its names."""
         if id(self) in inside:
             raise ValueError(
-                f"Module: '{prefix}' contains itself\nhelp: begin the name of a reference upwards with _, such as _parent"
+                f"Module: '{prefix}' contains itself\n"
+                "help: begin the name of a reference upwards with _, such as _parent"
             )
         yield prefix, self
         for name, child in self._named_children():
@@ -175,7 +176,9 @@ class Module:
         if len({name for name, _ in pairs}) != len(pairs):
             names = [name for name, _ in pairs]
             twice = next(n for n in names if names.count(n) > 1)
-            raise ValueError(f"state_dict: two tensors have the name '{twice}'\nhelp: use dict keys with distinct str()")
+            raise ValueError(
+                f"state_dict: two tensors have the name '{twice}'\nhelp: use dict keys with distinct str()"
+            )
         return pairs
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
@@ -350,7 +353,7 @@ def _rebuilt(value: Any, new: Mapping[int, C.Tensor]) -> Any:
     if isinstance(value, C.Tensor):
         return new.get(id(value), value)
     if isinstance(value, dict):
-        out = copy.copy(value)
+        out: Any = copy.copy(value)
         out.update({k: _rebuilt(v, new) for k, v in value.items()})
         return out
     if isinstance(value, (list, tuple)):
@@ -395,7 +398,8 @@ def _by_identity(model: Module, params: Mapping[str, C.Tensor]) -> tuple[dict[in
     unknown = [name for name in params if name not in own]
     if unknown:
         raise ValueError(
-            f"functional_call: {type(model).__name__} has no {', '.join(unknown)}\nhelp: names are those of state_dict()"
+            f"functional_call: {type(model).__name__} has no {', '.join(unknown)}\n"
+            "help: names are those of state_dict()"
         )
     new: dict[int, C.Tensor] = {}
     for name, value in params.items():

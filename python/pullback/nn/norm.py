@@ -31,9 +31,11 @@ class _Running(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         n = (num_features,)
-        self.weight = _ones(n, dtype, device) if affine else None
-        self.bias = _zeros(n, dtype, device) if affine else None
-        self.running_mean = self.running_var = self.num_batches_tracked = None
+        self.weight: Any = _ones(n, dtype, device) if affine else None
+        self.bias: Any = _zeros(n, dtype, device) if affine else None
+        self.running_mean: Any = None
+        self.running_var: Any = None
+        self.num_batches_tracked: Any = None
         if track_running_stats:
             self.running_mean = pb.zeros(n, dtype=dtype or pb.float32, device=device)
             self.running_var = pb.ones(n, dtype=dtype or pb.float32, device=device)

@@ -28,13 +28,14 @@ class _Recurrent(Module):
         if not 0 <= proj_size < hidden_size:
             raise ValueError(f"{kind}: proj_size {proj_size} must be below hidden_size {hidden_size}\nhelp: 0 is none")
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
-        self.batch_first, self.dropout, self.bidirectional, self.proj_size = batch_first, dropout, bidirectional, proj_size
+        self.batch_first, self.dropout = batch_first, dropout
+        self.bidirectional, self.proj_size = bidirectional, proj_size
         state, rows = proj_size or hidden_size, self.gates * hidden_size
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
             width = input_size if layer == 0 else state * directions
             for end in self._ends(layer):
-                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, state)}
+                shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, state)}
                 if bias:
                     shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
                 if proj_size:
@@ -78,7 +79,8 @@ class _Recurrent(Module):
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             raise pb.ShapeError(
                 f"{type(self).__name__}: input of shape {tuple(x.shape)}\n"
-                f"help: it is (L, N, {self.input_size}), (N, L, {self.input_size}) with batch_first, or (L, {self.input_size})"
+                f"help: it is (L, N, {self.input_size}), (N, L, {self.input_size}) with batch_first, "
+                f"or (L, {self.input_size})"
             )
         single = x.ndim == 2
         if single:
@@ -106,7 +108,8 @@ class _Recurrent(Module):
         return (pb.permute_dims(x, (1, 0, 2)) if self.batch_first else x), final
 
     def _scan(self, x: C.Tensor, state: tuple[C.Tensor, ...], end: str) -> tuple[C.Tensor, tuple[C.Tensor, ...]]:
-        shares = pb.unstack(pb.linear(x, getattr(self, "weight_ih" + end), getattr(self, "bias_ih" + end, None)), axis=0)
+        inputs = pb.linear(x, getattr(self, "weight_ih" + end), getattr(self, "bias_ih" + end, None))
+        shares = pb.unstack(inputs, axis=0)
         backwards = end.endswith("_reverse")
         outs = []
         for share in reversed(shares) if backwards else shares:
@@ -157,7 +160,9 @@ class RNN(_Recurrent):
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: unknown nonlinearity {nonlinearity!r}\nhelp: 'tanh' or 'relu'")
         self.nonlinearity = nonlinearity
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
+        )
 
     def forward(self, x: Any, h0: Any = None) -> tuple[C.Tensor, C.Tensor]:
         out, (h,) = self._run(x, h0)
@@ -185,7 +190,9 @@ class GRU(_Recurrent):
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
+        )
 
     def forward(self, x: Any, h0: Any = None) -> tuple[C.Tensor, C.Tensor]:
         out, (h,) = self._run(x, h0)
