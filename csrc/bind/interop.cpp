@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "bind/caster.h"
-#include "bind/dlpack.h"
+#include "extend/dlpack.h"
 #include "families/map.h"
 #include "families/view.h"
 
