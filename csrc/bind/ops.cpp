@@ -113,7 +113,7 @@ std::string signature(const MapOp& op) {
   static const char* const names[3][3] = {{"x", "", ""}, {"a", "b", ""}, {"condition", "a", "b"}};
   std::string s = std::string(op.name) + "(";
   for (int i = 0; i < op.inputs; i++) s += std::string(i ? ", " : "") + names[op.inputs - 1][i];
-  if (op.nargs || op.random) s += ", *";
+  if (op.nargs || op.random) s += op.inputs ? ", *" : "*";
   for (int i = 0; i < op.nargs; i++) {
     char v[32];
     std::snprintf(v, sizeof v, "%.6g", op.args[i].value);

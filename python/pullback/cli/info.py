@@ -10,7 +10,7 @@ import pullback as pb
 
 def info() -> int:
     """Prints what this build is and what it finds on this machine."""
-    stats = pb.memory_stats()
+    stats = pb.memory.stats()
     rows = {
         "pullback": pb.__version__,
         "python": platform.python_version(),

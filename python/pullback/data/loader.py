@@ -129,8 +129,8 @@ def _start_worker(dataset: Any, join: Any) -> None:
     pb.set_num_threads(1)
     parent = multiprocessing.parent_process()
 
-    def follow_parent() -> None:  # a killed parent cannot close its queues
-        multiprocessing.connection.wait([parent.sentinel])
+    def follow_parent(sentinel: int) -> None:  # a killed parent cannot close its queues
+        multiprocessing.connection.wait([sentinel])
         os._exit(1)
 
     if parent is not None:
