@@ -69,14 +69,15 @@ def test_too_few_steps_miss_the_goal(tmp_path, capsys):
     assert "below 97%: MLP, conv net" in capsys.readouterr().err
 
 
-def test_the_same_bytes_for_threads_and_kernels(tmp_path):
-    levels = ["v3", pb.isa_level()] if pb.isa_level() != "v3" else ["v2", "v3"]
+def test_the_same_bytes_for_threads_and_kernels(tmp_path, capsys):
+    """This process runs the best kernels of the machine, another one the kernels of a lower level."""
     seen = set()
-    for i, (level, threads) in enumerate([(levels[0], 1), (levels[0], 2), (levels[1], 1), (levels[1], 2)]):
-        done = run(
-            *("demo", "--out", tmp_path / str(i), "--steps", 12, "--threads", threads, "--no-progress"),
-            PULLBACK_ISA=level,
-        )
+    for threads in (1, 2):
+        arguments = ["demo", "--steps", "5", "--no-progress", "--threads", str(threads)]
+        assert main([*arguments, "--out", str(tmp_path / f"here{threads}")]) == 1
+        seen.add(tuple(hashes(capsys.readouterr().out)))
+        other = "v3" if pb.isa_level() != "v3" else "v2"
+        done = run(*arguments, "--out", tmp_path / f"there{threads}", PULLBACK_ISA=other)
         assert done.returncode == 1, done.stderr
         seen.add(tuple(hashes(done.stdout)))
     assert len(seen) == 1 and len(seen.pop()) == 2
@@ -85,12 +86,12 @@ def test_the_same_bytes_for_threads_and_kernels(tmp_path):
 def test_text_trains_samples_and_resumes(tmp_path, capsys):
     (tmp_path / "t.txt").write_text(TEXT)
     base = ["demo", "--data", "text", "--path", str(tmp_path / "t.txt"), "--no-progress", "--threads", "1"]
-    assert main([*base, "--out", str(tmp_path / "a"), "--steps", "30"]) == 0
+    assert main([*base, "--out", str(tmp_path / "a"), "--steps", "15"]) == 0
     out = capsys.readouterr().out
     sample = out.split("-" * 72 + "\n")[1].removesuffix("\n")
     assert len(sample) == 300 and set(sample) <= set(TEXT)
-    assert float(out.split("validation loss ")[1].split(",")[0]) < 3.0
-    assert main([*base, "--out", str(tmp_path / "a"), "--steps", "30", "--resume"]) == 0
+    assert float(out.split("validation loss ")[1].split(",")[0]) < 3.3
+    assert main([*base, "--out", str(tmp_path / "a"), "--steps", "15", "--resume"]) == 0
     again = capsys.readouterr().out
     assert hashes(again) == hashes(out) and "steps per second" not in again
     assert sample in again  # the sample depends on seed and weights only
@@ -137,7 +138,7 @@ def test_schedule():
 def test_the_gpt_is_causal_and_of_the_right_size():
     pb.manual_seed(0)
     model = models.CharGPT(65)
-    assert sum(p.size for p in model.parameters()) == 803_072  # places included
+    assert sum(p.size for p in model.parameters()) == 804_096
     codes = pb.random.randint(0, 65, (1, 10))
     other = pb.concat([codes[:, :6], (codes[:, 6:] + 1) % 65], axis=1)
     with pb.no_grad():

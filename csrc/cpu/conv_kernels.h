@@ -6,7 +6,8 @@
 // the same plane seen from another offset, and a row of the matrix that im2col would build is a contiguous run that
 // starts at off[k]. The products read these runs in place: memory of kh*kw times the input is neither written nor read.
 // Output rows are as wide as the planes; the few surplus columns are computed and dropped when the rows are stored.
-// Zeros at the end of a row and at the start of the next are kept once: a run that leaves a row on the right finds them.
+// Zeros at the end of a row and at the start of the next are kept once: a run that leaves a row on the right finds
+// them.
 //
 //   forward      y[o, p]   = sum over (c, tap) of weight[o, c, tap] x[off + p]
 //   input_grad   the same on a grid of g, one product per residue, the taps of that residue, rows = input channels
@@ -24,7 +25,8 @@ inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 enum Slots { kPanels, kOffsets, kPartials, kPlanes, kWide, kTurned };  // scratch of the caller, then of each thread
-template <class T> T* scratch(Slots slot, int64_t n) {
+template <class T>
+T* scratch(Slots slot, int64_t n) {
   return static_cast<T*>(pb_scratch(slot, size_t(n) * sizeof(T)));
 }
 
@@ -83,12 +85,19 @@ inline int64_t task_grain(double flops, int64_t tasks) {
 }
 
 // The grid of the input for a block of output rows, and the offset of each (channel, tap) in it.
-template <class S> struct InputGrid {
+template <class S>
+struct InputGrid {
   Axis y, x;
   int64_t h, w, rows, shared, width, plane;
   InputGrid(const ConvShape& s, int64_t block)
-      : y(s.sh, s.dh, s.ph, s.kh), x(s.sw, s.dw, s.pw, s.kw), h(s.h), w(s.w), rows(block + y.reach),
-        shared(s.sw == 1 ? at_most(s.pw, x.reach) : 0), width(s.ow + x.reach - shared), plane(rows * width + shared) {}
+      : y(s.sh, s.dh, s.ph, s.kh),
+        x(s.sw, s.dw, s.pw, s.kw),
+        h(s.h),
+        w(s.w),
+        rows(block + y.reach),
+        shared(s.sw == 1 ? at_most(s.pw, x.reach) : 0),
+        width(s.ow + x.reach - shared),
+        plane(rows * width + shared) {}
   int64_t per_channel() const { return y.phases * x.phases * plane; }
   int64_t slack() const { return x.reach + 2 * kTileCols<S>; }
   void offsets(int64_t* off, int64_t channels) const {
@@ -107,7 +116,8 @@ template <class S> struct InputGrid {
 
 // ---- forward
 
-template <class S> struct Forward {
+template <class S>
+struct Forward {
   const ConvShape& s;
   int64_t block, blocks;
   InputGrid<S> grid;
@@ -118,9 +128,15 @@ template <class S> struct Forward {
   int64_t* off;
 
   Forward(void* out, const void* in, const void* b, const ConvShape& shape, int64_t rows)
-      : s(shape), block(rows), blocks(ceil_div(shape.oh, rows)), grid(shape, rows), depth(shape.c * shape.kh * shape.kw),
-        ldc(ceil_div(rows * grid.width, kTileCols<S>) * kTileCols<S>), y(static_cast<S*>(out)),
-        x(static_cast<const S*>(in)), bias(static_cast<const S*>(b)) {}
+      : s(shape),
+        block(rows),
+        blocks(ceil_div(shape.oh, rows)),
+        grid(shape, rows),
+        depth(shape.c * shape.kh * shape.kw),
+        ldc(ceil_div(rows * grid.width, kTileCols<S>) * kTileCols<S>),
+        y(static_cast<S*>(out)),
+        x(static_cast<const S*>(in)),
+        bias(static_cast<const S*>(b)) {}
 
   void prepare(const S* weight) {
     panels = scratch<S>(kPanels, s.groups * s.o * depth);
@@ -155,7 +171,8 @@ template <class S> struct Forward {
   }
 };
 
-template <class S> void conv_forward(void* y, const void* x, const void* weight, const void* bias, const ConvShape& s) {
+template <class S>
+void conv_forward(void* y, const void* x, const void* weight, const void* bias, const ConvShape& s) {
   InputGrid<S> one(s, 1);
   int64_t row_bytes = (s.c * one.y.phases * one.x.phases + s.o) * one.width * int64_t(sizeof(S));
   Forward<S> f(y, x, bias, s, block_rows(row_bytes, s.oh, s.n * s.groups));
@@ -167,7 +184,8 @@ template <class S> void conv_forward(void* y, const void* x, const void* weight,
 
 // ---- gradient of the input
 
-template <class S> struct InputGrad {
+template <class S>
+struct InputGrad {
   const ConvShape& s;
   Axis ya, xa;
   int64_t qy, qx, nqy, nqx;  // first grid row and column that hold input, and how many do
@@ -179,10 +197,18 @@ template <class S> struct InputGrad {
   int64_t* off;
 
   InputGrad(void* out, const void* in, const ConvShape& shape)
-      : s(shape), ya(s.sh, s.dh, s.ph, s.kh), xa(s.sw, s.dw, s.pw, s.kw), qy(s.ph / s.sh), qx(s.pw / s.sw),
-        nqy((s.ph + s.h - 1) / s.sh - qy + 1), nqx((s.pw + s.w - 1) / s.sw - qx + 1),
-        shared(at_least(0, at_most(xa.reach - qx, qx + nqx - s.ow))), width(nqx + xa.reach - shared),
-        taps(s.kh * s.kw), dx(static_cast<S*>(out)), g(static_cast<const S*>(in)) {
+      : s(shape),
+        ya(s.sh, s.dh, s.ph, s.kh),
+        xa(s.sw, s.dw, s.pw, s.kw),
+        qy(s.ph / s.sh),
+        qx(s.pw / s.sw),
+        nqy((s.ph + s.h - 1) / s.sh - qy + 1),
+        nqx((s.pw + s.w - 1) / s.sw - qx + 1),
+        shared(at_least(0, at_most(xa.reach - qx, qx + nqx - s.ow))),
+        width(nqx + xa.reach - shared),
+        taps(s.kh * s.kw),
+        dx(static_cast<S*>(out)),
+        g(static_cast<const S*>(in)) {
     block = block_rows((s.o + s.c) * width * int64_t(sizeof(S)), nqy, s.n * s.groups);
     blocks = ceil_div(nqy, block);
     rows = block + ya.reach;
@@ -227,8 +253,8 @@ template <class S> struct InputGrad {
   void task(int64_t image, int64_t first, S* planes, S* wide) const {
     int64_t group = image % s.groups, count = at_most(block, nqy - first), y0 = qy + first;
     for (int64_t o = 0; o < s.o; o++)
-      pack_plane(planes + o * plane, rows, width, shared, g + (image * s.o + o) * s.oh * s.ow, s.oh, s.ow, y0 - ya.reach, 1,
-                 qx - xa.reach, 1);
+      pack_plane(planes + o * plane, rows, width, shared, g + (image * s.o + o) * s.oh * s.ow, s.oh, s.ow,
+                 y0 - ya.reach, 1, qx - xa.reach, 1);
     if (ya.phases < s.sh || xa.phases < s.sw) clear(image, y0, count);
     const S* part = panels;
     const int64_t* at = off;
@@ -264,7 +290,8 @@ template <class S> struct InputGrad {
   }
 };
 
-template <class S> void conv_input_grad(void* dx, const void* g, const void* weight, const ConvShape& s) {
+template <class S>
+void conv_input_grad(void* dx, const void* g, const void* weight, const ConvShape& s) {
   InputGrad<S> f(dx, g, s);
   f.prepare(static_cast<const S*>(weight));
   int64_t tasks = s.n * s.groups * f.blocks;

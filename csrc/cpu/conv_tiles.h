@@ -17,19 +17,26 @@ inline constexpr int kVecBytes = 16, kRows = 6, kThin = 3, kThinVecs = 4, kDotVe
 constexpr int dot_rows(int vecs) { return vecs == 2 ? 6 : 8; }
 #endif
 
-template <class S> struct VecOf {
+template <class S>
+struct VecOf {
   typedef S type __attribute__((vector_size(kVecBytes)));
 };
-template <class S> using Vec = typename VecOf<S>::type;
-template <class S> constexpr int kLanes = kVecBytes / int(sizeof(S));
+template <class S>
+using Vec = typename VecOf<S>::type;
+template <class S>
+constexpr int kLanes = kVecBytes / int(sizeof(S));
 
 #define PB_TILE inline __attribute__((always_inline))
-template <class S> PB_TILE Vec<S> load(const S* p) {
+template <class S>
+PB_TILE Vec<S> load(const S* p) {
   Vec<S> v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-template <class S> PB_TILE void store(S* p, Vec<S> v) { __builtin_memcpy(p, &v, sizeof v); }
+template <class S>
+PB_TILE void store(S* p, Vec<S> v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
 
 #if defined(__AVX512F__)
 PB_TILE Vec<float> splat(float x) { return (Vec<float>)_mm512_set1_ps(x); }
@@ -50,8 +57,14 @@ PB_TILE Vec<double> fmadd(Vec<double> a, Vec<double> b, Vec<double> c) {
   return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
 #else
-template <class S> PB_TILE Vec<S> splat(S x) { return x - Vec<S>{}; }
-template <class V> PB_TILE V fmadd(V a, V b, V c) { return a * b + c; }
+template <class S>
+PB_TILE Vec<S> splat(S x) {
+  return x - Vec<S>{};
+}
+template <class V>
+PB_TILE V fmadd(V a, V b, V c) {
+  return a * b + c;
+}
 #endif
 
 // c[r, p] (+)= sum_k a[k, r] b[off[k] + p] for R rows and NV vectors of p. `a` is packed with R values per k.
@@ -81,7 +94,8 @@ void tile_product(const S* a, const S* b, const int64_t* off, int64_t k, S* c, i
 
 // d[r, o] += sum over a rectangle of positions (y, x) of in[off[r] + y pitch + x] gt[y, x, o].
 template <class S, int R, int NV>
-void tile_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64_t pitch, const S* gt, S* d, int64_t ldd) {
+void tile_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64_t pitch, const S* gt, S* d,
+              int64_t ldd) {
   constexpr int width = NV * kLanes<S>;
   Vec<S> acc[R][NV] = {};
   const S* from[R];
@@ -113,12 +127,14 @@ void tile_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64
 
 // ---- few output channels (depthwise): positions run along the lanes, kWideLanes of them at every ISA level
 
-template <class S> constexpr int kWideLanes = 64 / int(sizeof(S));
+template <class S>
+constexpr int kWideLanes = 64 / int(sizeof(S));
 inline constexpr int kParts = 64 / kVecBytes;
 inline constexpr int kLaneRows = kParts == 1 ? 9 : kParts == 2 ? 5 : 2;
 
 // Part v of kWideLanes lanes, zero from lane n on.
-template <class S> PB_TILE Vec<S> mask_lanes(Vec<S> x, int64_t n, int v) {
+template <class S>
+PB_TILE Vec<S> mask_lanes(Vec<S> x, int64_t n, int v) {
   typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Bits;
   static constexpr Bits table[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
   typedef Bits Mask __attribute__((vector_size(kVecBytes)));
@@ -129,7 +145,8 @@ template <class S> PB_TILE Vec<S> mask_lanes(Vec<S> x, int64_t n, int v) {
 
 // d[r] += sum over a rectangle of positions of in[off[r] + y pitch + x] g[y, x]; rows of g are filled up with zeros.
 template <class S, int R>
-void lane_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64_t pitch, const S* g, S* d, int64_t ldd) {
+void lane_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64_t pitch, const S* g, S* d,
+              int64_t ldd) {
   Vec<S> acc[R][kParts] = {};
   for (int64_t y = 0; y < rows; y++, in += pitch)
     for (int64_t x = 0; x < cols; x += kWideLanes<S>, g += kWideLanes<S>) {
@@ -152,28 +169,39 @@ void lane_dot(const S* in, const int64_t* off, int64_t rows, int64_t cols, int64
   }
 }
 
-template <class S> using ProductFn = void (*)(const S*, const S*, const int64_t*, int64_t, S*, int64_t, bool);
-template <class S> using DotFn = void (*)(const S*, const int64_t*, int64_t, int64_t, int64_t, const S*, S*, int64_t);
-template <class S, int NV, class I> struct ProductTable;
-template <class S, int NV, int... R> struct ProductTable<S, NV, std::integer_sequence<int, R...>> {
+template <class S>
+using ProductFn = void (*)(const S*, const S*, const int64_t*, int64_t, S*, int64_t, bool);
+template <class S>
+using DotFn = void (*)(const S*, const int64_t*, int64_t, int64_t, int64_t, const S*, S*, int64_t);
+template <class S, int NV, class I>
+struct ProductTable;
+template <class S, int NV, int... R>
+struct ProductTable<S, NV, std::integer_sequence<int, R...>> {
   static constexpr ProductFn<S> fn[] = {&tile_product<S, R + 1, NV>...};
 };
-template <class S, int NV, class I> struct DotTable;
-template <class S, int NV, int... R> struct DotTable<S, NV, std::integer_sequence<int, R...>> {
+template <class S, int NV, class I>
+struct DotTable;
+template <class S, int NV, int... R>
+struct DotTable<S, NV, std::integer_sequence<int, R...>> {
   static constexpr DotFn<S> fn[] = {&tile_dot<S, R + 1, NV>...};
 };
-template <class S, class I> struct LaneTable;
-template <class S, int... R> struct LaneTable<S, std::integer_sequence<int, R...>> {
+template <class S, class I>
+struct LaneTable;
+template <class S, int... R>
+struct LaneTable<S, std::integer_sequence<int, R...>> {
   static constexpr DotFn<S> fn[] = {&lane_dot<S, R + 1>...};
 };
-template <class S> DotFn<S> lane_dot_of(int64_t rows) {
+template <class S>
+DotFn<S> lane_dot_of(int64_t rows) {
   return LaneTable<S, std::make_integer_sequence<int, kLaneRows>>::fn[rows - 1];
 }
-template <class S> ProductFn<S> product_of(int64_t rows, bool thin) {
+template <class S>
+ProductFn<S> product_of(int64_t rows, bool thin) {
   if (thin) return ProductTable<S, kThinVecs, std::make_integer_sequence<int, kThin>>::fn[rows - 1];
   return ProductTable<S, 2, std::make_integer_sequence<int, kRows>>::fn[rows - 1];
 }
-template <class S> DotFn<S> dot_of(int64_t rows, int vecs) {
+template <class S>
+DotFn<S> dot_of(int64_t rows, int vecs) {
 #define PB_DOT(n) DotTable<S, n, std::make_integer_sequence<int, dot_rows(n)>>::fn[rows - 1]
   if (vecs == 1) return PB_DOT(1);
 #if defined(__AVX512F__)
@@ -199,9 +227,11 @@ inline constexpr int64_t kDepth = 320;  // summed before a tile goes back to mem
 
 // c[m, p] = sum_k a[m, k] b[off[k] + p] for p in [0, cols), `a` as panels of Split(m, kRows) rows. Columns are written
 // up to the next multiple of the tile, and b is read as far.
-template <class S> constexpr int64_t kTileCols = kThinVecs * kLanes<S>;
 template <class S>
-void grid_product(S* c, int64_t ldc, const S* panels, int64_t m, const S* b, const int64_t* off, int64_t k, int64_t cols) {
+constexpr int64_t kTileCols = kThinVecs * kLanes<S>;
+template <class S>
+void grid_product(S* c, int64_t ldc, const S* panels, int64_t m, const S* b, const int64_t* off, int64_t k,
+                  int64_t cols) {
   Split ms(m, kRows), ks(k, kDepth);
   bool thin = m <= kThin;
   int64_t tile = (thin ? kThinVecs : 2) * kLanes<S>;

@@ -9,7 +9,8 @@
 namespace pb {
 
 // Four positions by four channels at a time: to[p * width + o] = from[o * ld + p].
-template <class S> void turn(S* to, int64_t width, const S* from, int64_t ld, int64_t channels, int64_t positions) {
+template <class S>
+void turn(S* to, int64_t width, const S* from, int64_t ld, int64_t channels, int64_t positions) {
   typedef S Four __attribute__((vector_size(4 * sizeof(S))));
   typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Index;
   typedef Index Pick __attribute__((vector_size(4 * sizeof(S))));
@@ -39,7 +40,8 @@ template <class S> void turn(S* to, int64_t width, const S* from, int64_t ld, in
     for (int64_t p = 0; p < positions; p++) to[p * width + o] = S(0);
 }
 
-template <class S> struct WeightGrad {
+template <class S>
+struct WeightGrad {
   const ConvShape& s;
   int64_t taps, depth, ldd;
   Split images, chunks, strips;  // strips: the output channels of a group, kDotVecs vectors at a time
@@ -47,7 +49,7 @@ template <class S> struct WeightGrad {
   InputGrid<S> grid;
   S *dw, *db;
   const S *x, *g;
-  bool few;                      // output channels
+  bool few;      // output channels
   S* sums;       // [images.count, groups, 1 + depth, ldd]
   int64_t* off;  // of the ones, then of (channel of a chunk, tap)
 
@@ -68,10 +70,20 @@ template <class S> struct WeightGrad {
   }
 
   WeightGrad(void* dw_, void* db_, const void* x_, const void* g_, const ConvShape& shape)
-      : s(shape), taps(s.kh * s.kw), depth(s.c * taps), ldd(vectors(s) * kLanes<S>),
-        images(s.n, ceil_div(s.n, image_blocks(s))), chunks(s.c, chunk_channels(s)), strips(vectors(s), kDotVecs),
-        block(rows_of(s)), grid(s, block), dw(static_cast<S*>(dw_)), db(static_cast<S*>(db_)),
-        x(static_cast<const S*>(x_)), g(static_cast<const S*>(g_)), few(s.o <= 4) {
+      : s(shape),
+        taps(s.kh * s.kw),
+        depth(s.c * taps),
+        ldd(vectors(s) * kLanes<S>),
+        images(s.n, ceil_div(s.n, image_blocks(s))),
+        chunks(s.c, chunk_channels(s)),
+        strips(vectors(s), kDotVecs),
+        block(rows_of(s)),
+        grid(s, block),
+        dw(static_cast<S*>(dw_)),
+        db(static_cast<S*>(db_)),
+        x(static_cast<const S*>(x_)),
+        g(static_cast<const S*>(g_)),
+        few(s.o <= 4) {
     if (chunks.count == 0) chunks = Split(1, 1), chunks.base = 0;
     int64_t most = chunks.size(0);
     sums = scratch<S>(kPartials, images.count * s.groups * (1 + depth) * ldd);
@@ -103,7 +115,8 @@ template <class S> struct WeightGrad {
         const S* from = g + image * s.o * s.oh * s.ow + y0 * s.ow;
         if (few) {
           for (int64_t o = 0; o < s.o; o++)
-            pack_plane(turned + o * height * filled(), height, filled(), 0, from + o * s.oh * s.ow, height, s.ow, 0, 1, 0, 1);
+            pack_plane(turned + o * height * filled(), height, filled(), 0, from + o * s.oh * s.ow, height, s.ow, 0, 1,
+                       0, 1);
           add_lane_products(d, rows, off + first, planes, turned, height);
         } else {
           turn_strips(turned, from, height * s.ow);
@@ -111,7 +124,8 @@ template <class S> struct WeightGrad {
         }
       }
   }
-  void add_lane_products(S* d, int64_t rows, const int64_t* at, const S* planes, const S* filled_g, int64_t height) const {
+  void add_lane_products(S* d, int64_t rows, const int64_t* at, const S* planes, const S* filled_g,
+                         int64_t height) const {
     Split rs(rows, kLaneRows);
     for (int64_t o = 0; o < s.o; o++)
       for (int64_t r = 0; r < rs.count; r++)
@@ -154,7 +168,8 @@ template <class S> struct WeightGrad {
   }
 };
 
-template <class S> void conv_weight_grad(void* dw, void* db, const void* x, const void* g, const ConvShape& s) {
+template <class S>
+void conv_weight_grad(void* dw, void* db, const void* x, const void* g, const ConvShape& s) {
   WeightGrad<S> f(dw, db, x, g, s);
   double flops = 2.0 * double(s.n * s.groups * s.o) * double(f.depth + 1) * double(s.oh * s.ow);
   pb_parallel_for(f.tasks(), task_grain(flops, f.tasks()), &WeightGrad<S>::run, &f);

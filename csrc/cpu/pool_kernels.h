@@ -8,7 +8,8 @@ inline int64_t pool_grain(int64_t cells) { return 32768 / (cells + 1) + 1; }
 
 // Calls f(row, first output column, last + 1, input column of the first, cell) for the cells of the windows of
 // output row oy that lie inside the plane, in the order of the window.
-template <class F> void each_cell(const PoolShape& s, int64_t oy, F f) {
+template <class F>
+void each_cell(const PoolShape& s, int64_t oy, F f) {
   for (int64_t ky = 0; ky < s.kh; ky++) {
     int64_t row = oy * s.sh - s.ph + ky;
     if (row < 0 || row >= s.h) continue;
@@ -21,13 +22,15 @@ template <class F> void each_cell(const PoolShape& s, int64_t oy, F f) {
   }
 }
 
-template <class S, class I> struct MaxPool {
+template <class S, class I>
+struct MaxPool {
   const PoolShape& s;
   S* y;
   I* index;
   const S* x;
 
-  template <int Step> static void step(S* best, int32_t* cell, const S* from, int64_t n, int64_t stride, int32_t k) {
+  template <int Step>
+  static void step(S* best, int32_t* cell, const S* from, int64_t n, int64_t stride, int32_t k) {
     if (Step) stride = Step;
     for (int64_t i = 0; i < n; i++) {
       S v = from[i * stride];
@@ -46,9 +49,12 @@ template <class S, class I> struct MaxPool {
     }
     each_cell(s, oy, [&](int64_t r, int64_t lo, int64_t hi, int64_t from, int32_t k) {
       const S* src = plane + r * s.w + from;
-      if (s.sw == 1) step<1>(best + lo, cell + lo, src, hi - lo, 1, k);
-      else if (s.sw == 2) step<2>(best + lo, cell + lo, src, hi - lo, 2, k);
-      else step<0>(best + lo, cell + lo, src, hi - lo, s.sw, k);
+      if (s.sw == 1)
+        step<1>(best + lo, cell + lo, src, hi - lo, 1, k);
+      else if (s.sw == 2)
+        step<2>(best + lo, cell + lo, src, hi - lo, 2, k);
+      else
+        step<0>(best + lo, cell + lo, src, hi - lo, s.sw, k);
     });
   }
   static void run(void* ctx, int64_t begin, int64_t end) {
@@ -64,21 +70,21 @@ template <class S, class I> struct MaxPool {
       }
   }
 };
-template <class S, class I> void max_forward(void* y, void* index, const void* x, const PoolShape& s) {
+template <class S, class I>
+void max_forward(void* y, void* index, const void* x, const PoolShape& s) {
   MaxPool<S, I> f{s, static_cast<S*>(y), static_cast<I*>(index), static_cast<const S*>(x)};
   pb_parallel_for(s.planes, pool_grain(s.oh * s.ow * s.kh * s.kw), &MaxPool<S, I>::run, &f);
 }
 
 // The two linear maps of kept indices. `cells` holds the distance of each cell from the window's first one.
-template <class S, class I> struct Kept {
+template <class S, class I>
+struct Kept {
   const PoolShape& s;
   S* to;
   const S* from;
   const I* index;
   int64_t* cells;
-  int64_t place(int64_t oy, int64_t ox, I k) const {
-    return (oy * s.sh - s.ph) * s.w + ox * s.sw - s.pw + cells[k];
-  }
+  int64_t place(int64_t oy, int64_t ox, I k) const { return (oy * s.sh - s.ph) * s.w + ox * s.sw - s.pw + cells[k]; }
   static void scatter(void* ctx, int64_t begin, int64_t end) {
     const Kept f = *static_cast<Kept*>(ctx);
     const PoolShape s = f.s;
@@ -101,23 +107,27 @@ template <class S, class I> struct Kept {
     }
   }
 };
-template <class S, class I> Kept<S, I> kept(void* to, const void* from, const void* index, const PoolShape& s) {
+template <class S, class I>
+Kept<S, I> kept(void* to, const void* from, const void* index, const PoolShape& s) {
   auto* cells = static_cast<int64_t*>(pb_scratch(5, size_t(s.kh * s.kw) * sizeof(int64_t)));
   for (int64_t k = 0; k < s.kh * s.kw; k++) cells[k] = k / s.kw * s.w + k % s.kw;
   return {s, static_cast<S*>(to), static_cast<const S*>(from), static_cast<const I*>(index), cells};
 }
-template <class S, class I> void max_scatter(void* dx, const void* g, const void* index, const PoolShape& s) {
+template <class S, class I>
+void max_scatter(void* dx, const void* g, const void* index, const PoolShape& s) {
   Kept<S, I> f = kept<S, I>(dx, g, index, s);
   pb_parallel_for(s.planes, pool_grain(s.h * s.w), &Kept<S, I>::scatter, &f);
 }
-template <class S, class I> void max_gather(void* y, const void* x, const void* index, const PoolShape& s) {
+template <class S, class I>
+void max_gather(void* y, const void* x, const void* index, const PoolShape& s) {
   Kept<S, I> f = kept<S, I>(y, x, index, s);
   pb_parallel_for(s.planes, pool_grain(s.oh * s.ow), &Kept<S, I>::gather, &f);
 }
 
 // ---- averages: rows of a window are added first, over the whole width, then its columns
 
-template <class S> struct Mean {
+template <class S>
+struct Mean {
   const MeanShape& s;
   S* to;
   const S* from;
@@ -162,17 +172,24 @@ template <class S> struct Mean {
     }
   }
 };
-template <class S> void mean_forward(void* y, const void* x, const MeanShape& s) {
+template <class S>
+void mean_forward(void* y, const void* x, const MeanShape& s) {
   Mean<S> f{s, static_cast<S*>(y), static_cast<const S*>(x)};
   pb_parallel_for(s.planes, pool_grain(s.h * s.w), &Mean<S>::forward, &f);
 }
-template <class S> void mean_pull(void* dx, const void* g, const MeanShape& s) {
+template <class S>
+void mean_pull(void* dx, const void* g, const MeanShape& s) {
   Mean<S> f{s, static_cast<S*>(dx), static_cast<const S*>(g)};
   pb_parallel_for(s.planes, pool_grain(s.h * s.w), &Mean<S>::pull, &f);
 }
 
-#define PB_INDEXED(f) {{&f<float, uint8_t>, &f<float, int32_t>}, {&f<double, uint8_t>, &f<double, int32_t>}}
-inline constexpr PoolKernels kPoolTable = {PB_INDEXED(max_forward), PB_INDEXED(max_scatter), PB_INDEXED(max_gather),
+#define PB_INDEXED(f)                                                                      \
+  {                                                                                        \
+    {&f<float, uint8_t>, &f<float, int32_t>}, { &f<double, uint8_t>, &f<double, int32_t> } \
+  }
+inline constexpr PoolKernels kPoolTable = {PB_INDEXED(max_forward),
+                                           PB_INDEXED(max_scatter),
+                                           PB_INDEXED(max_gather),
                                            {&mean_forward<float>, &mean_forward<double>},
                                            {&mean_pull<float>, &mean_pull<double>}};
 #undef PB_INDEXED

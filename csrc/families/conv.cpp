@@ -23,18 +23,21 @@ void check_options(const char* op, const ConvOptions& o) {
   auto each = [&](const char* name, Pair p, int64_t least) {
     for (int64_t v : p)
       if (v < least || v > kLargest)
-        fail<ValueError>(op, std::string(name) + " must be at least " + std::to_string(least) + " and at most 2**30, got " +
-                                 std::to_string(v),
+        fail<ValueError>(op,
+                         std::string(name) + " must be at least " + std::to_string(least) + " and at most 2**30, got " +
+                             std::to_string(v),
                          std::string("give ") + name + " as an int or a pair of ints (height, width)");
   };
   each("stride", o.stride, 1);
   each("padding", o.padding, 0);
   each("dilation", o.dilation, 1);
   if (o.groups < 1)
-    fail<ValueError>(op, "groups must be at least 1, got " + std::to_string(o.groups), "groups=1 is the plain convolution");
+    fail<ValueError>(op, "groups must be at least 1, got " + std::to_string(o.groups),
+                     "groups=1 is the plain convolution");
 }
 
-void check_tensors(const char* op, const Tensor& x, const Tensor& w, const Tensor& bias, int64_t groups, int64_t outputs) {
+void check_tensors(const char* op, const Tensor& x, const Tensor& w, const Tensor& bias, int64_t groups,
+                   int64_t outputs) {
   if (x.ndim() != 4)
     fail<ShapeError>(op, "the input must have 4 dimensions (batch, channels, height, width)",
                      "add a batch axis with expand_dims, or reshape", x, w);
@@ -54,7 +57,8 @@ void check_tensors(const char* op, const Tensor& x, const Tensor& w, const Tenso
 DType float_dtype(const char* op, const Tensor& x, const Tensor& w, const Tensor& bias) {
   const Tensor all[] = {x, w, bias};
   DType t = result_dtype({all, size_t(bias ? 3 : 2)}, op);
-  if (!is_float(t)) fail<DTypeError>(op, "the operands must be floats", "cast the input with .astype(pb.float32)", x, w);
+  if (!is_float(t))
+    fail<DTypeError>(op, "the operands must be floats", "cast the input with .astype(pb.float32)", x, w);
   return t;
 }
 
@@ -169,11 +173,12 @@ Tensor conv2d_input_grad(const Tensor& g0, const Tensor& w0, const ConvOptions& 
     Pair kernel = spatial(w);
     Shape shape = dx.shape();
     std::vector<Saved> saved{wants_node(w) ? Saved(g) : Saved(), wants_node(g) ? Saved(w) : Saved()};
-    record("conv2d_input_grad", {g, w}, dx, std::move(saved), [o, kernel, shape, dtype](const Slots& s, const PullArgs& a) {
-      Tensor h = whole(a.g[0], shape, dtype);
-      if (a.need(0)) a.gin[0] = forward(h, s[1], Tensor(), o);
-      if (a.need(1)) a.gin[1] = conv2d_weight_grad(h, s[0], o, kernel);
-    });
+    record("conv2d_input_grad", {g, w}, dx, std::move(saved),
+           [o, kernel, shape, dtype](const Slots& s, const PullArgs& a) {
+             Tensor h = whole(a.g[0], shape, dtype);
+             if (a.need(0)) a.gin[0] = forward(h, s[1], Tensor(), o);
+             if (a.need(1)) a.gin[1] = conv2d_weight_grad(h, s[0], o, kernel);
+           });
   }
   push_forward({g, w}, dx, [&](const Tensor* p, const Tensor* t, const Tensor&) {
     return add_tangent(t[0] ? conv2d_input_grad(t[0], p[1], o, in) : Tensor(),
@@ -190,11 +195,12 @@ Tensor conv2d_weight_grad(const Tensor& x0, const Tensor& g0, const ConvOptions&
     Pair in = spatial(x);
     Shape shape = dw.shape();
     std::vector<Saved> saved{wants_node(g) ? Saved(x) : Saved(), wants_node(x) ? Saved(g) : Saved()};
-    record("conv2d_weight_grad", {x, g}, dw, std::move(saved), [o, in, shape, dtype](const Slots& s, const PullArgs& a) {
-      Tensor h = whole(a.g[0], shape, dtype);
-      if (a.need(0)) a.gin[0] = conv2d_input_grad(s[1], h, o, in);
-      if (a.need(1)) a.gin[1] = forward(s[0], h, Tensor(), o);
-    });
+    record("conv2d_weight_grad", {x, g}, dw, std::move(saved),
+           [o, in, shape, dtype](const Slots& s, const PullArgs& a) {
+             Tensor h = whole(a.g[0], shape, dtype);
+             if (a.need(0)) a.gin[0] = conv2d_input_grad(s[1], h, o, in);
+             if (a.need(1)) a.gin[1] = forward(s[0], h, Tensor(), o);
+           });
   }
   push_forward({x, g}, dw, [&](const Tensor* p, const Tensor* t, const Tensor&) {
     return add_tangent(t[0] ? conv2d_weight_grad(t[0], p[1], o, kernel) : Tensor(),
@@ -208,13 +214,14 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
   check_options(op, o);
   check_tensors(op, x, w, bias, o.groups, w.ndim() ? w.shape()[0] : 0);
   if (x.shape()[1] != w.shape()[1] * o.groups)
-    fail<ShapeError>(op, "the input has " + std::to_string(x.shape()[1]) + " channels, the weight takes " +
-                             std::to_string(w.shape()[1]) + " in each of " + std::to_string(o.groups) + " groups",
+    fail<ShapeError>(op,
+                     "the input has " + std::to_string(x.shape()[1]) + " channels, the weight takes " +
+                         std::to_string(w.shape()[1]) + " in each of " + std::to_string(o.groups) + " groups",
                      "the weight's shape is (out channels, in channels / groups, height, width)", x, w);
   Pair out = output_size(spatial(x), spatial(w), o);
   if (out[0] < 1 || out[1] < 1)
-    fail<ShapeError>(op, "the kernel " + text(spatial(w)) + " is larger than the padded input", "use more padding or a smaller kernel",
-                     x, w);
+    fail<ShapeError>(op, "the kernel " + text(spatial(w)) + " is larger than the padded input",
+                     "use more padding or a smaller kernel", x, w);
   DType t = float_dtype(op, x, w, bias);
   return forward(cast(x, t), cast(w, t), bias ? cast(bias, t) : bias, o);
 }
@@ -227,20 +234,23 @@ Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
   return squeeze(y, {2});
 }
 
-Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& o, Pair output_padding) {
+Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& o,
+                        Pair output_padding) {
   const char* op = "conv_transpose2d";
   check_options(op, o);
   int64_t outputs = w.ndim() == 4 ? w.shape()[1] * o.groups : 0;
   check_tensors(op, x, w, bias, o.groups, outputs);
   if (x.shape()[1] != w.shape()[0])
-    fail<ShapeError>(op, "the input has " + std::to_string(x.shape()[1]) + " channels, the weight takes " +
-                             std::to_string(w.shape()[0]),
-                     "the weight's shape is (in channels, out channels / groups, height, width)", x, w);
+    fail<ShapeError>(
+        op,
+        "the input has " + std::to_string(x.shape()[1]) + " channels, the weight takes " + std::to_string(w.shape()[0]),
+        "the weight's shape is (in channels, out channels / groups, height, width)", x, w);
   Pair size;
   for (int i = 0; i < 2; i++) {
     if (output_padding[i] < 0 || output_padding[i] >= o.stride[i])
-      fail<ValueError>(op, "output_padding must be at least 0 and smaller than the stride, got " + std::to_string(output_padding[i]),
-                       "it chooses among the stride many input sizes that give one output size", x, w);
+      fail<ValueError>(
+          op, "output_padding must be at least 0 and smaller than the stride, got " + std::to_string(output_padding[i]),
+          "it chooses among the stride many input sizes that give one output size", x, w);
     int64_t in = x.shape()[2 + i], reach = o.dilation[i] * (w.shape()[2 + i] - 1) + 1;
     if (in < 1 || __builtin_mul_overflow(in - 1, o.stride[i], &size[i]))
       fail<ShapeError>(op, "the input is empty or too large", "height and width are at least 1", x, w);

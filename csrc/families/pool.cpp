@@ -36,16 +36,19 @@ void check_windows(const char* op, const Tensor& x, Pair size, Pair stride, Pair
   check_planes(op, x);
   for (int i = 0; i < 2; i++) {
     if (size[i] < 1 || stride[i] < 1 || size[i] > kLargest || stride[i] > kLargest)
-      fail<ValueError>(op, "size and stride must be at least 1 and at most 2**30, got " + std::to_string(size[i]) + " and " +
-                               std::to_string(stride[i]),
+      fail<ValueError>(op,
+                       "size and stride must be at least 1 and at most 2**30, got " + std::to_string(size[i]) +
+                           " and " + std::to_string(stride[i]),
                        "give an int or a pair of ints (height, width)", x);
     if (padding[i] < 0 || padding[i] > size[i] / 2)
-      fail<ValueError>(op, "padding must be at least 0 and at most half of the window, got " + std::to_string(padding[i]),
+      fail<ValueError>(op,
+                       "padding must be at least 0 and at most half of the window, got " + std::to_string(padding[i]),
                        "pad the input with pb.pad for more", x);
     if (x.shape()[x.ndim() - 2 + i] + 2 * padding[i] < size[i])
-      fail<ShapeError>(op, "the window " + std::to_string(size[0]) + "x" + std::to_string(size[1]) +
-                               " is larger than the padded input",
-                       "use a smaller window or more padding", x);
+      fail<ShapeError>(
+          op,
+          "the window " + std::to_string(size[0]) + "x" + std::to_string(size[1]) + " is larger than the padded input",
+          "use a smaller window or more padding", x);
   }
 }
 
@@ -113,7 +116,8 @@ struct Windows {
 };
 using WindowsPtr = std::shared_ptr<const Windows>;
 
-template <class F> Ends ends(int64_t out, F f) {
+template <class F>
+Ends ends(int64_t out, F f) {
   Ends e(static_cast<size_t>(out));
   for (int64_t i = 0; i < out; i++) e[size_t(i)] = f(i);
   return e;
@@ -153,7 +157,8 @@ Tensor mean_pull(const char* op, const Tensor& g, const WindowsPtr& w) {
     if (wide.size()) kernels().mean_pull[int(c)](wide.raw(), from.raw(), mean_shape(planes_of(shape), *w));
     dx = cast(wide, g.dtype());
   }
-  record(op, {g}, dx, [op, w, shape](const PullArgs& a) { a.gin[0] = mean_forward(op, broadcast_to(a.g[0], shape), w); });
+  record(op, {g}, dx,
+         [op, w, shape](const PullArgs& a) { a.gin[0] = mean_forward(op, broadcast_to(a.g[0], shape), w); });
   push_forward({g}, dx, [&](const Tensor*, const Tensor* t, const Tensor&) { return mean_pull(op, t[0], w); });
   return dx;
 }
@@ -201,7 +206,8 @@ Tensor adaptive_avg_pool2d(const Tensor& x, Pair size) {
   int64_t h = height(x.shape()), wide = x.shape().back();
   for (int64_t v : size)
     if (v < 1 || v > kLargest)
-      fail<ValueError>(op, "size must be at least 1, got " + std::to_string(v), "give an int or a pair of ints (height, width)", x);
+      fail<ValueError>(op, "size must be at least 1, got " + std::to_string(v),
+                       "give an int or a pair of ints (height, width)", x);
   check_planes(op, x);
   auto w = std::make_shared<Windows>();
   w->h = h, w->w = wide, w->count = 0;

@@ -86,7 +86,7 @@ def _digits(options: argparse.Namespace, name: str, make: Callable[[], Any], tra
     print(f"{name}: {_size(model):,} parameters, {len(train):,} images, {steps:,} steps of {batch_size}")
     before = _fit(trainer, loader, DataLoader(test, 500), steps, options)
     accuracy = trainer.evaluate(DataLoader(test, 500))["accuracy"]
-    x, y = train.batch(pb.arange(batch_size))
+    x, y = train.batch(pb.arange(min(batch_size, len(train))))
     _report(trainer, folder, before, f"test accuracy {accuracy:.2%}", loss(model(x), y))
     return accuracy >= _GOAL
 

@@ -41,6 +41,6 @@ def ops() -> int:
     columns = [key for key in table[0] if key != "doc"] if table else []
     text = [[str(row.get(key, "")) for key in columns] for row in table]
     widths = [max(len(line[i]) for line in [columns, *text]) for i in range(len(columns))]
-    for line, doc in zip([columns, *text], ["doc", *(row.get("doc", "") for row in table)], strict=True):
+    for line, doc in zip([columns, *text], ["doc", *(row.get("doc", "").split("\n")[0] for row in table)], strict=True):
         print("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)), doc, sep="  ")
     return 0

@@ -86,7 +86,7 @@ class CharGPT(nn.Module):
         for name, p in self.named_parameters():
             if p.ndim == 2:  # what ends on the stream is smaller, so that its variance does not grow with depth
                 residual = name.endswith(("attention.out.weight", "down.weight"))
-                nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if residual else 0.02)
+                nn.init.normal(p, std=0.02 / math.sqrt(2 * layers) if residual else 0.02)
 
     def forward(self, codes: Any) -> Any:  # (B, T) -> (B, T, vocabulary)
         x = self.tokens(codes) + self.places(pb.arange(codes.shape[1]))
