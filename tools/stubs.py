@@ -19,7 +19,7 @@ HEAD = '''"""The compiled core of pullback. Written by tools/stubs.py: do not ed
 
 import builtins
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, overload
 
 '''
@@ -88,6 +88,9 @@ def type_operator(node: ast.FunctionDef) -> None:
         node.returns = ast.parse(RESULTS[node.name], mode="eval").body
     if node.returns is not None:
         return
+    if node.name in ("__pow__", "__rpow__"):  # the third argument of pow() is not taken
+        node.args.posonlyargs.pop()
+        node.args.defaults.clear()
     node.returns = ast.parse(OPERATORS.get(node.name, "Tensor"), mode="eval").body
     for a in [*node.args.posonlyargs, *node.args.args][1:]:
         a.annotation = ast.Name("object")
@@ -125,8 +128,23 @@ def is_op(node: ast.stmt) -> bool:
     return isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "pullback.Op"
 
 
+def once(body: list[ast.stmt]) -> None:
+    """Keeps the first of overloads with the same arguments, which is the one that is called."""
+    first: dict[str, list[ast.FunctionDef]] = {}
+    for node in [n for n in body if isinstance(n, ast.FunctionDef) and n.decorator_list]:
+        same = first.setdefault(node.name, [])
+        if any(ast.unparse(node.args) == ast.unparse(other.args) for other in same):
+            body.remove(node)
+        else:
+            same.append(node)
+    for nodes in first.values():
+        if len(nodes) == 1:
+            nodes[0].decorator_list = []
+
+
 def rewrite(module: ast.Module) -> list[ast.stmt]:
     rows = {row["name"]: op_function(row) for row in pb.ops() if row["family"] == "Map"}
+    once(module.body)
     functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)} | rows
     out: list[ast.stmt] = []
     for node in module.body:
@@ -156,6 +174,12 @@ def rewrite(module: ast.Module) -> list[ast.stmt]:
     return out
 
 
+def public() -> str:
+    """What `from ._core import *` brings into the package: without names that it hides or defines anew."""
+    names = [n for n in dir(pb._core) if not n.startswith("_") and getattr(pb, n, None) is getattr(pb._core, n)]
+    return f"__all__ = {names!r}\n__version__: str\n\n"
+
+
 def render() -> str:
     body = [Annotations().visit(node) for node in rewrite(generated())]
     errors = [f"class {e}({base}): ..." for e, base in sorted(ERRORS.items())]
@@ -165,10 +189,10 @@ def render() -> str:
         if isinstance(node, ast.ClassDef) and node.name == "dtype":
             text += "\n\nDTypeOf: TypeAlias = dtype"
         blocks.append(text)
-    lines = "\n\n".join(errors + blocks).replace(" | None | None", " | None").split("\n")
+    lines = "\n\n".join(errors + blocks).replace(" | None | None", " | None").replace("int | tuple[int, ...]", "int | Sequence[int]").split("\n")
     comparisons = ("    def __eq__(self, value: object, /) -> Tensor:", "    def __ne__(self, value: object, /) -> Tensor:")
     lines = [line + "  # type: ignore[override]" if line.startswith(comparisons) else line for line in lines]
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + public() + "\n".join(lines) + "\n"
 
 
 #: The error classes are made in C from these bases.

@@ -234,6 +234,12 @@ void bind_shapes(nb::module_& m) {
     return roll_axes(x.t, shift, axis.axes);
   }, nb::arg("x"), nb::arg("shift"), nb::kw_only(), nb::arg("axis") = nb::none(),
         "Elements moved by `shift` places, those that fall off come in again at the start.");
+  m.def("unstack", [](const Operand& x, int64_t axis) {
+    int a = normalize_axis(axis, x.t.ndim(), "unstack");
+    nb::list out;
+    for (int64_t i = 0; i < x.t.shape()[a]; i++) out.append(select(x.t, a, i));
+    return nb::tuple(out);
+  }, nb::arg("x"), nb::kw_only(), nb::arg("axis") = 0, "The slices along an axis, as a tuple of views.");
   m.def("take", [](const Operand& x, const Operand& indices, nb::handle axis) {
     if (axis.is_none()) return take(reshape(x.t, {-1}), indices.t, 0);
     return take(x.t, indices.t, nb::cast<int64_t>(axis));

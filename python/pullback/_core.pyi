@@ -2,8 +2,11 @@
 
 import builtins
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, overload
+
+__all__ = ['CheckpointError', 'DTypeError', 'DeviceError', 'GraphError', 'ShapeError', 'Tensor', 'abs', 'acos', 'adaptive_avg_pool2d', 'add', 'all', 'any', 'arange', 'argmax', 'argmin', 'argsort', 'asarray', 'asin', 'atan', 'avg_pool2d', 'batch_norm', 'bfloat16', 'bitwise_and', 'bitwise_or', 'bitwise_xor', 'bool', 'broadcast_to', 'ceil', 'celu', 'clip', 'concat', 'conv1d', 'conv2d', 'conv_transpose2d', 'cos', 'cosh', 'cumulative_sum', 'divide', 'dtype', 'einsum', 'elu', 'embedding', 'empty', 'empty_like', 'equal', 'erf', 'erfc', 'exp', 'expand_dims', 'expm1', 'eye', 'flatten', 'flip', 'float16', 'float32', 'float64', 'floor', 'floor_divide', 'from_dlpack', 'full', 'full_like', 'get_num_threads', 'greater', 'greater_equal', 'group_norm', 'hardsigmoid', 'hardswish', 'hardtanh', 'int16', 'int32', 'int64', 'int8', 'isa_level', 'isfinite', 'isinf', 'isnan', 'layer_norm', 'leaky_relu', 'less', 'less_equal', 'linear', 'linspace', 'log', 'log10', 'log1p', 'log2', 'log_sigmoid', 'log_softmax', 'logical_and', 'logical_not', 'logical_or', 'logical_xor', 'logsumexp', 'manual_seed', 'matmul', 'matrix_transpose', 'max', 'max_pool2d', 'maximum', 'mean', 'meshgrid', 'min', 'minimum', 'mish', 'moveaxis', 'multiply', 'negative', 'norm', 'not_equal', 'ones', 'ones_like', 'op', 'ops', 'outer', 'pad', 'permute_dims', 'positive', 'pow', 'prod', 'reciprocal', 'relu', 'relu6', 'remainder', 'repeat', 'reshape', 'rms_norm', 'roll', 'round', 'rsqrt', 'scaled_dot_product_attention', 'scatter_add', 'selu', 'set_num_threads', 'sigmoid', 'sign', 'silu', 'sin', 'sinh', 'softmax', 'softplus', 'softsign', 'sort', 'split', 'sqrt', 'square', 'squeeze', 'stack', 'std', 'stop_gradient', 'subtract', 'sum', 'take', 'take_along_axis', 'tan', 'tanh', 'tanhshrink', 'tensor', 'tensordot', 'tile', 'topk', 'tril', 'triu', 'trunc', 'uint16', 'uint32', 'uint64', 'uint8', 'unstack', 'var', 'vecdot', 'where', 'zeros', 'zeros_like']
+__version__: str
 
 class CheckpointError(RuntimeError): ...
 
@@ -127,10 +130,10 @@ class Tensor:
     def __rmod__(self, value: object, /) -> Tensor:
         ...
 
-    def __pow__(self, value: object, mod: object=None, /) -> Tensor:
+    def __pow__(self, value: object, /) -> Tensor:
         ...
 
-    def __rpow__(self, value: object, mod: object=None, /) -> Tensor:
+    def __rpow__(self, value: object, /) -> Tensor:
         ...
 
     def __neg__(self, /) -> Tensor:
@@ -395,10 +398,10 @@ class Tensor:
     def acos(self) -> Tensor:
         ...
 
-    def all(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def all(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
-    def any(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def any(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def argmax(self, axis: object | None=None, keepdims: builtins.bool=False) -> Tensor:
@@ -416,7 +419,7 @@ class Tensor:
     def atan(self) -> Tensor:
         ...
 
-    def broadcast_to(self, shape: int | tuple[int, ...]) -> Tensor:
+    def broadcast_to(self, shape: int | Sequence[int]) -> Tensor:
         ...
 
     def ceil(self) -> Tensor:
@@ -458,7 +461,7 @@ class Tensor:
     def flatten(self, start_axis: int=0) -> Tensor:
         ...
 
-    def flip(self, axis: int | tuple[int, ...] | None=None) -> Tensor:
+    def flip(self, axis: int | Sequence[int] | None=None) -> Tensor:
         ...
 
     def floor(self) -> Tensor:
@@ -515,7 +518,7 @@ class Tensor:
     def logical_xor(self, b: Tensor | complex | object) -> Tensor:
         ...
 
-    def logsumexp(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def logsumexp(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def matmul(self, x2: Tensor | complex | object) -> Tensor:
@@ -524,22 +527,22 @@ class Tensor:
     def matrix_transpose(self) -> Tensor:
         ...
 
-    def max(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def max(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def maximum(self, b: Tensor | complex | object) -> Tensor:
         ...
 
-    def mean(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def mean(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
-    def min(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def min(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def minimum(self, b: Tensor | complex | object) -> Tensor:
         ...
 
-    def moveaxis(self, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
+    def moveaxis(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         ...
 
     def multiply(self, b: Tensor | complex | object) -> Tensor:
@@ -548,7 +551,7 @@ class Tensor:
     def negative(self) -> Tensor:
         ...
 
-    def norm(self, ord: float=2.0, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def norm(self, ord: float=2.0, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def not_equal(self, b: Tensor | complex | object) -> Tensor:
@@ -563,7 +566,7 @@ class Tensor:
     def pow(self, b: Tensor | complex | object) -> Tensor:
         ...
 
-    def prod(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def prod(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def reciprocal(self) -> Tensor:
@@ -578,7 +581,7 @@ class Tensor:
     def repeat(self, repeats: Tensor | complex | object, *, axis: object | None=None) -> Tensor:
         ...
 
-    def roll(self, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None=None) -> Tensor:
+    def roll(self, shift: int | Sequence[int], *, axis: int | Sequence[int] | None=None) -> Tensor:
         ...
 
     def round(self) -> Tensor:
@@ -614,16 +617,16 @@ class Tensor:
     def square(self) -> Tensor:
         ...
 
-    def squeeze(self, axis: int | tuple[int, ...] | None=None) -> Tensor:
+    def squeeze(self, axis: int | Sequence[int] | None=None) -> Tensor:
         ...
 
-    def std(self, axis: int | tuple[int, ...] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
+    def std(self, axis: int | Sequence[int] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def subtract(self, b: Tensor | complex | object) -> Tensor:
         ...
 
-    def sum(self, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+    def sum(self, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def take(self, indices: Tensor | complex | object, *, axis: object | None=None) -> Tensor:
@@ -641,7 +644,7 @@ class Tensor:
     def tensordot(self, x2: Tensor | complex | object, *, axes: object=2) -> Tensor:
         ...
 
-    def tile(self, repetitions: int | tuple[int, ...]) -> Tensor:
+    def tile(self, repetitions: int | Sequence[int]) -> Tensor:
         ...
 
     def topk(self, k: int, *, axis: int=-1) -> tuple[Tensor, Tensor]:
@@ -650,11 +653,10 @@ class Tensor:
     def trunc(self) -> Tensor:
         ...
 
-    @overload
     def unstack(self, *, axis: int=0) -> tuple:
         ...
 
-    def var(self, axis: int | tuple[int, ...] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
+    def var(self, axis: int | Sequence[int] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
         ...
 
     def vecdot(self, x2: Tensor | complex | object, *, axis: int=-1) -> Tensor:
@@ -677,19 +679,19 @@ def asarray(obj: object | None, *, dtype: object | None=None, device: object | N
     A tensor that shares memory with NumPy and DLPack producers where it can.
     """
 
-def frombuffer(buffer: object, dtype: DTypeOf, shape: int | tuple[int, ...]) -> Tensor:
+def frombuffer(buffer: object, dtype: DTypeOf, shape: int | Sequence[int]) -> Tensor:
     """A tensor with a copy of raw bytes in C order."""
 
-def empty(shape: int | tuple[int, ...], *, dtype: object | None=None, device: object | None=None) -> Tensor:
+def empty(shape: int | Sequence[int], *, dtype: object | None=None, device: object | None=None) -> Tensor:
     ...
 
-def zeros(shape: int | tuple[int, ...], *, dtype: object | None=None, device: object | None=None) -> Tensor:
+def zeros(shape: int | Sequence[int], *, dtype: object | None=None, device: object | None=None) -> Tensor:
     ...
 
-def ones(shape: int | tuple[int, ...], *, dtype: object | None=None, device: object | None=None) -> Tensor:
+def ones(shape: int | Sequence[int], *, dtype: object | None=None, device: object | None=None) -> Tensor:
     ...
 
-def full(shape: int | tuple[int, ...], fill_value: Tensor | complex | object, *, dtype: object | None=None, device: object | None=None) -> Tensor:
+def full(shape: int | Sequence[int], fill_value: Tensor | complex | object, *, dtype: object | None=None, device: object | None=None) -> Tensor:
     ...
 
 def arange(start: object, stop: object | None=None, step: object=1, *, dtype: object | None=None, device: object | None=None) -> Tensor:
@@ -1005,37 +1007,37 @@ def _bce_with_logits(a: Tensor | complex | object, b: Tensor | complex | object)
 def _kl_div(a: Tensor | complex | object, b: Tensor | complex | object) -> Tensor:
     """b * (log(b) - a): a is a log-probability, b a probability."""
 
-def sum(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def sum(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Sum over axes; integers and bools give 64-bit integers."""
 
-def mean(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def mean(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Arithmetic mean over axes."""
 
-def max(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def max(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Largest element over axes; NaN propagates; ties share."""
 
-def min(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def min(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Smallest element over axes; NaN propagates; ties share."""
 
-def any(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def any(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """At least one element is non-zero."""
 
-def all(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def all(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Every element is non-zero."""
 
-def prod(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def prod(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Product over axes."""
 
-def var(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
+def var(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
     """Variance over axes, divided by n - correction."""
 
-def std(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
+def std(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
     """Standard deviation over axes."""
 
-def logsumexp(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def logsumexp(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """log(sum(exp(x))), without overflow."""
 
-def norm(x: Tensor | complex | object, ord: float=2.0, axis: int | tuple[int, ...] | None=None, keepdims: builtins.bool=False) -> Tensor:
+def norm(x: Tensor | complex | object, ord: float=2.0, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
     """Vector norm of order ord; its gradient at 0 is 0."""
 
 def ops() -> list:
@@ -1046,12 +1048,12 @@ def op(name: str) -> Any:
     The element-wise op of this name, also one that an extension registered after the import.
     """
 
-def reshape(x: Tensor | complex | object, shape: int | tuple[int, ...]) -> Tensor:
+def reshape(x: Tensor | complex | object, shape: int | Sequence[int]) -> Tensor:
     """
     The same elements in another shape; one size may be -1. A view where strides allow.
     """
 
-def permute_dims(x: Tensor | complex | object, axes: int | tuple[int, ...]) -> Tensor:
+def permute_dims(x: Tensor | complex | object, axes: int | Sequence[int]) -> Tensor:
     ...
 
 def matrix_transpose(x: Tensor | complex | object) -> Tensor:
@@ -1060,19 +1062,19 @@ def matrix_transpose(x: Tensor | complex | object) -> Tensor:
 def expand_dims(x: Tensor | complex | object, axis: int=0) -> Tensor:
     ...
 
-def squeeze(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None) -> Tensor:
+def squeeze(x: Tensor | complex | object, axis: int | Sequence[int] | None=None) -> Tensor:
     ...
 
-def broadcast_to(x: Tensor | complex | object, shape: int | tuple[int, ...]) -> Tensor:
+def broadcast_to(x: Tensor | complex | object, shape: int | Sequence[int]) -> Tensor:
     ...
 
-def _broadcast_shapes(a: int | tuple[int, ...], b: int | tuple[int, ...]) -> int | tuple[int, ...]:
+def _broadcast_shapes(a: int | Sequence[int], b: int | Sequence[int]) -> int | Sequence[int]:
     ...
 
-def flip(x: Tensor | complex | object, axis: int | tuple[int, ...] | None=None) -> Tensor:
+def flip(x: Tensor | complex | object, axis: int | Sequence[int] | None=None) -> Tensor:
     ...
 
-def moveaxis(x: Tensor | complex | object, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
+def moveaxis(x: Tensor | complex | object, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     ...
 
 def flatten(x: Tensor | complex | object, start_axis: int=0) -> Tensor:
@@ -1100,7 +1102,7 @@ def pad(x: Tensor | complex | object, widths: object, *, mode: str='constant', v
         [0, 1, 2, 0, 0]
     """
 
-def tile(x: Tensor | complex | object, repetitions: int | tuple[int, ...]) -> Tensor:
+def tile(x: Tensor | complex | object, repetitions: int | Sequence[int]) -> Tensor:
     """x side by side, repetitions[i] times along axis i."""
 
 def repeat(x: Tensor | complex | object, repeats: Tensor | complex | object, *, axis: object | None=None) -> Tensor:
@@ -1108,18 +1110,13 @@ def repeat(x: Tensor | complex | object, repeats: Tensor | complex | object, *, 
     Each element several times; repeats is one count or one per element of the axis (None: of flat x).
     """
 
-def roll(x: Tensor | complex | object, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None=None) -> Tensor:
+def roll(x: Tensor | complex | object, shift: int | Sequence[int], *, axis: int | Sequence[int] | None=None) -> Tensor:
     """
     Elements moved by `shift` places, those that fall off come in again at the start.
     """
 
-@overload
 def unstack(x: Tensor | complex | object, *, axis: int=0) -> tuple:
     """The slices along an axis, as a tuple of views."""
-
-@overload
-def unstack(x: Tensor | complex | object, *, axis: int=0) -> tuple:
-    """The slices of x along an axis, as a tuple of copies without that axis."""
 
 def take(x: Tensor | complex | object, indices: Tensor | complex | object, *, axis: object | None=None) -> Tensor:
     ...
@@ -1154,7 +1151,7 @@ class _Rows:
     def __length_hint__(self) -> int:
         ...
 
-def _rebuild(arg0: object, arg1: bytes, arg2: DTypeOf, arg3: int | tuple[int, ...], arg4: builtins.bool, /) -> Any:
+def _rebuild(arg0: object, arg1: bytes, arg2: DTypeOf, arg3: int | Sequence[int], arg4: builtins.bool, /) -> Any:
     ...
 
 def matmul(x1: Tensor | complex | object, x2: Tensor | complex | object) -> Tensor:
@@ -1224,32 +1221,32 @@ def einsum(subscripts: str, *operands) -> Tensor:
         (4, 2, 5)
     """
 
-def conv2d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: Tensor | complex | object | None=None, *, stride: int | tuple[int, ...]=1, padding: int | tuple[int, ...]=0, dilation: int | tuple[int, ...]=1, groups: int=1) -> Tensor:
+def conv2d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: Tensor | complex | object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1) -> Tensor:
     """
     Cross-correlation of x (n, c, h, w) with weight (o, c / groups, kh, kw), plus bias (o). stride, padding and dilation are ints or pairs (height, width). The result has the shape (n, o, oh, ow) with oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1.
     """
 
-def conv1d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: Tensor | complex | object | None=None, *, stride: int | tuple[int, ...]=1, padding: int | tuple[int, ...]=0, dilation: int | tuple[int, ...]=1, groups: int=1) -> Tensor:
+def conv1d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: Tensor | complex | object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1) -> Tensor:
     """
     Cross-correlation of x (n, c, length) with weight (o, c / groups, k), plus bias (o).
     """
 
-def conv_transpose2d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: Tensor | complex | object | None=None, *, stride: int | tuple[int, ...]=1, padding: int | tuple[int, ...]=0, output_padding: int | tuple[int, ...]=0, dilation: int | tuple[int, ...]=1, groups: int=1) -> Tensor:
+def conv_transpose2d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: Tensor | complex | object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, output_padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1) -> Tensor:
     """
     The transpose of conv2d in its input: x (n, c, h, w), weight (c, o / groups, kh, kw), bias (o). The result has the height (h - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1.
     """
 
-def max_pool2d(x: Tensor | complex | object, size: int | tuple[int, ...], *, stride: int | tuple[int, ...] | None=None, padding: int | tuple[int, ...]=0) -> Tensor:
+def max_pool2d(x: Tensor | complex | object, size: int | Sequence[int], *, stride: int | Sequence[int] | None=None, padding: int | Sequence[int]=0) -> Tensor:
     """
     The largest cell of each window of the last two axes. x: (..., h, w) with 3 or 4 axes; size, stride (default: size) and padding are ints or pairs. Padding counts as -inf, NaN propagates; of equal cells the first takes the gradient.
     """
 
-def avg_pool2d(x: Tensor | complex | object, size: int | tuple[int, ...], *, stride: int | tuple[int, ...] | None=None, padding: int | tuple[int, ...]=0) -> Tensor:
+def avg_pool2d(x: Tensor | complex | object, size: int | Sequence[int], *, stride: int | Sequence[int] | None=None, padding: int | Sequence[int]=0) -> Tensor:
     """
     The mean of each window of the last two axes; padding counts as zeros. Arguments as for max_pool2d.
     """
 
-def adaptive_avg_pool2d(x: Tensor | complex | object, size: int | tuple[int, ...]) -> Tensor:
+def adaptive_avg_pool2d(x: Tensor | complex | object, size: int | Sequence[int]) -> Tensor:
     """
     The means of size[0] x size[1] nearly equal parts of the last two axes (an int means a square).
     """
@@ -1262,12 +1259,12 @@ def softmax(x: Tensor | complex | object, axis: int=-1) -> Tensor:
 def log_softmax(x: Tensor | complex | object, axis: int=-1) -> Tensor:
     """log(softmax(x)) along axis, without overflow."""
 
-def layer_norm(x: Tensor | complex | object, weight: object | None=None, bias: object | None=None, *, axis: int | tuple[int, ...] | None=-1, eps: float=1e-05) -> Tensor:
+def layer_norm(x: Tensor | complex | object, weight: object | None=None, bias: object | None=None, *, axis: int | Sequence[int] | None=-1, eps: float=1e-05) -> Tensor:
     """
     (x - mean) / sqrt(var + eps) * weight + bias over the last axes (an int or a tuple); weight and bias have the shape of those axes.
     """
 
-def rms_norm(x: Tensor | complex | object, weight: object | None=None, *, axis: int | tuple[int, ...] | None=-1, eps: float=1e-06) -> Tensor:
+def rms_norm(x: Tensor | complex | object, weight: object | None=None, *, axis: int | Sequence[int] | None=-1, eps: float=1e-06) -> Tensor:
     """
     x / sqrt(mean(x * x) + eps) * weight over the last axes (an int or a tuple).
     """
@@ -1380,19 +1377,19 @@ def manual_seed(seed: object) -> None:
         True
     """
 
-def draw_normal(shape: int | tuple[int, ...], mean: float, std: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_normal(shape: int | Sequence[int], mean: float, std: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
     ...
 
-def draw_uniform(shape: int | tuple[int, ...], low: float, high: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_uniform(shape: int | Sequence[int], low: float, high: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
     ...
 
-def draw_exponential(shape: int | tuple[int, ...], rate: float, unused: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_exponential(shape: int | Sequence[int], rate: float, unused: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
     ...
 
-def draw_gumbel(shape: int | tuple[int, ...], loc: float, scale: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_gumbel(shape: int | Sequence[int], loc: float, scale: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
     ...
 
-def draw_randint(low: int, high: int, shape: int | tuple[int, ...], dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_randint(low: int, high: int, shape: int | Sequence[int], dtype: DTypeOf, rng: object | None=None) -> Tensor:
     ...
 
 def draw_permutation(n: int, rng: object | None=None) -> Tensor:
@@ -1511,6 +1508,9 @@ def _has_tangent(arg: Tensor, /) -> builtins.bool:
 
 def _custom(name: str, inputs: object, outputs: object, pull: object, push: object | None) -> tuple:
     ...
+
+def _cuda_device_count() -> int:
+    """The number of CUDA devices that driver and library find."""
 
 def _as_method(arg: object, /) -> Any:
     """The function as a class attribute that binds its first argument."""

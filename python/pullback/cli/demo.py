@@ -7,6 +7,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     missed = [
         name
         for name, make in (("MLP", models.mlp), ("conv net", models.conv_net))
-        if not _digits(options, name, lambda make=make: make(size), train, test)
+        if not _digits(options, name, partial(make, size), train, test)
     ]
     if missed:
         print(f"below {_GOAL:.0%}: {', '.join(missed)}", file=sys.stderr)
@@ -99,7 +100,7 @@ def _text(options: argparse.Namespace) -> int:
     model = models.CharGPT(len(text.vocabulary), context)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
     optimizer = pb.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     loss = pb.losses.cross_entropy
     folder = Path(options.out) / "text"

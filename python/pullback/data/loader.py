@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -134,7 +134,7 @@ def _start_worker(dataset: Any, join: Any) -> None:
         os._exit(1)
 
     if parent is not None:
-        threading.Thread(target=follow_parent, daemon=True).start()
+        threading.Thread(target=follow_parent, args=(parent.sentinel,), daemon=True).start()
 
 
 def _fetch_in_worker(seed: int, indices: list[int]) -> Any:
@@ -225,7 +225,7 @@ class DataLoader:
             return list(range(n))
         return pb.random.permutation(n, rng=pb.random.Generator(_mix(self.seed, epoch))).tolist()
 
-    def _load(self, jobs: Iterator[tuple[int, list[int]]]) -> Iterator[Any]:
+    def _load(self, jobs: Iterator[tuple[int, list[int]]]) -> Generator[Any, None, None]:
         """Batches in the order of their jobs, a bounded number of them ahead."""
         if self.workers == 0:
             for job in jobs:
