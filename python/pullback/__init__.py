@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+try:
+    from . import _core
+except ImportError as error:
+    if str(error).startswith("PULLBACK_ISA"):  # an exception that leaves the init function of a module loses its class
+        raise ValueError(str(error)) from None
+    raise
 from ._array_api import *  # noqa: F403
 from ._core import *  # noqa: F403
 from ._core import (

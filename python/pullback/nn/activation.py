@@ -28,7 +28,30 @@ _NAMES = {
     "relu6": "ReLU6",
 }
 
-__all__ = ["GELU", "LogSoftmax", "PReLU", "Sine", "Softmax", *_NAMES.values()]
+__all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSigmoid",
+    "LogSoftmax",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SELU",
+    "SiLU",
+    "Sigmoid",
+    "Sine",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Tanhshrink",
+]
 
 
 class Activation(Module):
