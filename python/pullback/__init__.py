@@ -78,4 +78,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     imported = {"Any", "TYPE_CHECKING", "annotations", "importlib"}
     names = {*globals(), *_LAZY_MODULES, *_LAZY_NAMES} - imported
-    return sorted(n for n in names if not n.startswith("_") or n.endswith("__") and n not in ("__builtins__",))
+    return sorted(n for n in names if not n.startswith("_") or (n.endswith("__") and n != "__builtins__"))

@@ -127,14 +127,13 @@ def _start_worker(dataset: Any, join: Any) -> None:
     _job = (dataset, join)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     pb.set_num_threads(1)
-    parent = multiprocessing.parent_process()
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
 
-    def follow_parent(sentinel: int) -> None:  # a killed parent cannot close its queues
-        multiprocessing.connection.wait([sentinel])
-        os._exit(1)
 
-    if parent is not None:
-        threading.Thread(target=follow_parent, args=(parent.sentinel,), daemon=True).start()
+def _follow(parent: Any) -> None:
+    """Ends this process with its parent: a killed parent cannot close its queues."""
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _fetch_in_worker(seed: int, indices: list[int]) -> Any:
