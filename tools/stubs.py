@@ -36,6 +36,8 @@ OPERATORS = {
     "__setitem__": "None",
 }
 RESULTS = {"__iter__": "Iterator[Tensor]", "shape": "tuple[int, ...]", "strides": "tuple[int, ...]"}
+#: The types of methods that are installed from Python.
+INSTALLED = ("pullback.Op", "instancemethod")
 REGISTER_HOOK = "def register_hook(self, f: Callable[[Tensor], Tensor | None]) -> Any: ..."
 
 
@@ -157,7 +159,7 @@ def rewrite(module: ast.Module) -> list[ast.stmt]:
         if isinstance(node, ast.ClassDef):
             body: list[ast.stmt] = []
             for item in node.body:
-                if isinstance(item, ast.AnnAssign) and ast.unparse(item.annotation) in ("pullback.Op", "instancemethod"):
+                if isinstance(item, ast.AnnAssign) and ast.unparse(item.annotation) in INSTALLED:
                     item = method(functions[ast.unparse(item.target)])
                 if isinstance(item, ast.FunctionDef):
                     if node.name == "Tensor":
@@ -189,8 +191,9 @@ def render() -> str:
         if isinstance(node, ast.ClassDef) and node.name == "dtype":
             text += "\n\nDTypeOf: TypeAlias = dtype"
         blocks.append(text)
-    lines = "\n\n".join(errors + blocks).replace(" | None | None", " | None").replace("int | tuple[int, ...]", "int | Sequence[int]").split("\n")
-    comparisons = ("    def __eq__(self, value: object, /) -> Tensor:", "    def __ne__(self, value: object, /) -> Tensor:")
+    text = "\n\n".join(errors + blocks).replace(" | None | None", " | None")
+    lines = text.replace("int | tuple[int, ...]", "int | Sequence[int]").split("\n")
+    comparisons = tuple(f"    def __{name}__(self, value: object, /) -> Tensor:" for name in ("eq", "ne"))
     lines = [line + "  # type: ignore[override]" if line.startswith(comparisons) else line for line in lines]
     return HEAD + public() + "\n".join(lines) + "\n"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pullback as pb
 from pullback import _core as C
@@ -32,6 +32,7 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "SELU",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -42,7 +43,6 @@ __all__ = [
     "PReLU",
     "ReLU",
     "ReLU6",
-    "SELU",
     "SiLU",
     "Sigmoid",
     "Sine",
