@@ -13,7 +13,9 @@
 #include "value/value.h"
 
 #define PB_DEVICE __device__ __forceinline__
+#ifndef PB_SHARED
 #define PB_SHARED(T, name, dims) __shared__ T name dims
+#endif
 
 namespace pb::cuda {
 
