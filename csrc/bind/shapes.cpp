@@ -202,7 +202,7 @@ Tensor stack(nb::handle list, int64_t axis) {
   auto v = tensors_of(list, "stack");
   for (const Tensor& t : v)
     if (!(t.shape() == v[0].shape()))
-      fail<ShapeError>("stack", "all arrays must have one shape", "broadcast or reshape them first", v[0], t);
+      fail<ShapeError>("stack", "shapes differ; all arrays must have one shape", "broadcast or reshape them first", v[0], t);
   for (Tensor& t : v) t = expand_dims(t, axis);
   if (!v.empty()) axis = normalize_axis(axis, v[0].ndim(), "stack");
   return concat(v, axis);
