@@ -13,6 +13,16 @@ F = torch.nn.functional
 VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS, BATCH = 65, 64, 128, 4, 4, 12
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small products; a machine under load waits for its second thread. No result depends on the thread count."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pb.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class TorchBlock(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -117,3 +127,76 @@ def test_char_gpt_follows_torch():
     ours_off, torch_off = np.abs(got - exact), np.abs(single - exact)
     assert np.max(ours_off) <= 2 * np.max(torch_off)
     assert np.sqrt(np.mean(ours_off**2)) <= 2 * np.sqrt(np.mean(torch_off**2))
+
+
+def smooth_images(rng, n, size):
+    """Images of ten classes, each a fixed random pattern under noise, and the classes."""
+    patterns = rng.normal(size=(10, 1, size, size))
+    y = rng.integers(0, 10, n)
+    return (patterns[y] + rng.normal(size=(n, 1, size, size))).astype(np.float32), y
+
+
+def torch_mlp():
+    t = torch.nn
+    return t.Sequential(
+        t.Flatten(), t.Linear(784, 256), t.GELU(), t.Linear(256, 256), t.GELU(), t.Linear(256, 10)
+    )
+
+
+def our_mlp():
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 10)
+    )
+
+
+def torch_cnn():
+    t = torch.nn
+    return t.Sequential(
+        t.Conv2d(1, 16, 3, padding=1), t.BatchNorm2d(16), t.ReLU(), t.MaxPool2d(2),
+        t.Conv2d(16, 32, 3, stride=2, padding=1), t.ReLU(), t.AvgPool2d(2), t.Flatten(), t.Linear(32 * 9, 10),
+    )  # fmt: skip
+
+
+def our_cnn():
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32 * 9, 10),
+    )  # fmt: skip
+
+
+OPTIMIZERS = {
+    "sgd": (
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
+        lambda p: pb.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    ),
+    "adamw": (
+        lambda p: torch.optim.AdamW(p, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
+        lambda p: pb.optim.AdamW(p, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("theirs", "ours"), [(torch_mlp, our_mlp), (torch_cnn, our_cnn)], ids=["mlp", "cnn"])
+def test_small_models_follow_torch(theirs, ours, optimizer):
+    """20 losses within 1e-4 of torch's and no further from its float64 run than twice torch's float32 run; then the
+    parameters and the running statistics agree too."""
+    torch.manual_seed(0)
+    single = theirs()
+    double = theirs().double()
+    double.load_state_dict(single.state_dict())
+    model = ours()
+    model.load_state_dict({k: v.detach().clone() for k, v in single.state_dict().items()})
+    x, y = smooth_images(np.random.default_rng(1), 20 * 32, 28 if theirs is torch_mlp else 24)
+    batches = list(zip(np.split(x, 20), np.split(y, 20), strict=True))
+    wide = [(a.astype(np.float64), b) for a, b in batches]
+    make_theirs, make_ours = OPTIMIZERS[optimizer]
+    got = run_ours(model, make_ours(model.parameters()), pb.losses.cross_entropy, batches)
+    want = run_torch(single, make_theirs(single.parameters()), F.cross_entropy, batches)
+    exact = run_torch(double, make_theirs(double.parameters()), F.cross_entropy, wide)
+    assert exact[-1] < 0.5 * exact[0]  # it learns
+    assert np.max(np.abs(got - want)) <= 1e-4
+    assert np.max(np.abs(got - exact)) <= 2 * np.max(np.abs(want - exact))
+    state = model.state_dict()
+    for name, value in single.state_dict().items():
+        np.testing.assert_allclose(state[name].numpy(), value.numpy(), rtol=1e-4, atol=2e-5, err_msg=name)
