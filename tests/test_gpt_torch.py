@@ -138,9 +138,7 @@ def smooth_images(rng, n, size):
 
 def torch_mlp():
     t = torch.nn
-    return t.Sequential(
-        t.Flatten(), t.Linear(784, 256), t.GELU(), t.Linear(256, 256), t.GELU(), t.Linear(256, 10)
-    )
+    return t.Sequential(t.Flatten(), t.Linear(784, 256), t.GELU(), t.Linear(256, 256), t.GELU(), t.Linear(256, 10))
 
 
 def our_mlp():

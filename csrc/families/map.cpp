@@ -180,7 +180,8 @@ struct MapCall {
 struct MapNode final : Node, MapCall, alloc::Recycled<MapNode> {
   Saved in[kMaxInputs];
   Saved out;
-  Shape shapes[kMaxInputs];
+  Shape shapes[kMaxInputs];  // only of inputs that were broadcast
+  unsigned broadcast = 0;    // bit i: input i was
   DType dtypes[kMaxInputs];
 
   using MapCall::MapCall;
@@ -214,10 +215,13 @@ struct MapNode final : Node, MapCall, alloc::Recycled<MapNode> {
       Tensor gi;
       if (op.passes[i] == 1) gi = a.g[0];
       else if (graph) gi = graph_pull(i, a.g[0], x, y);
-      else gi = fused_pull(i, shapes[i] == out_shape ? dtypes[i] : out_dtype, a.g[0], x, y);
-      a.gin[i] = cast(sum_to_shape(gi, shapes[i]), dtypes[i]);
+      else gi = fused_pull(i, broadcast >> i & 1 ? out_dtype : dtypes[i], a.g[0], x, y);
+      const Shape& shape = shape_of(i);
+      if (!(gi.shape() == shape)) gi = sum_to_shape(gi, shape);
+      a.gin[i] = gi.dtype() == dtypes[i] ? std::move(gi) : cast(gi, dtypes[i]);
     }
   }
+  const Shape& shape_of(int i) const { return broadcast >> i & 1 ? shapes[i] : out_shape; }
 
   Tensor graph_pull(int i, const Tensor& g, Tensor* x, const Tensor& y) {
     // An input that the formula does not read was not kept; any value of its type stands in.
@@ -284,7 +288,10 @@ void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, 
   node->edges.resize(in.size());
   for (size_t j = 0; j < in.size(); j++) {
     node->edges[j] = edge_of(in[j]);
-    node->shapes[j] = in[j].shape();
+    if (!(in[j].shape() == out.shape())) {
+      node->shapes[j] = in[j].shape();
+      node->broadcast |= 1u << j;
+    }
     node->dtypes[j] = in[j].dtype();
     if (node->edges[j].live()) used |= op.uses[j];
   }
