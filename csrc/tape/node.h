@@ -165,6 +165,8 @@ Tensor strip(const Tensor& t, int level);     // same node and storage, without 
 void set_tangent(const Tensor& t, int level, const Tensor& value);
 bool has_tangent(const Tensor& t);
 std::vector<int> levels_of(std::span<const Tensor> inputs);
+// Nothing differentiates what is computed from `t`: a rule may then use a fused kernel or write in place.
+inline bool is_constant(const Tensor& t) { return !t || (!(mode().grad && wants_node(t)) && !has_tangent(t)); }
 
 // rule(primal inputs, tangents (some undefined), out) -> tangent of out. Built-in ops have exactly one such rule.
 template <class Rule> void push_forward(std::span<const Tensor> inputs, const Tensor& out, Rule rule) {
