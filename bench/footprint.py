@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from .machine import ROOT
@@ -52,7 +51,9 @@ def imports(sides: list[str], repeats: int, environment: dict[str, str]) -> list
             if side not in MODULES:
                 continue
             code = _IMPORT.format(module=MODULES[side])
-            done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            )
             took, rss = map(float, done.stdout.split())
             if repeat:  # the first one reads the files from disk
                 seconds.setdefault(side, []).append(block(repeat - 1, took))
@@ -71,7 +72,17 @@ def build() -> list[dict[str, Any]]:
     environment = {**os.environ, "CCACHE_DISABLE": "1", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
     folder = ROOT / "build" / "bench-build"
     subprocess.run(["rm", "-rf", str(folder)], check=True)
-    configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DPB_CUDA=OFF"]
+    configure = [
+        "cmake",
+        "-S",
+        str(ROOT),
+        "-B",
+        str(folder),
+        "-G",
+        "Ninja",
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DPB_CUDA=OFF",
+    ]
     configure += [f"-DPython_EXECUTABLE={sys.executable}", "-DSKBUILD_PROJECT_VERSION=0"]
     compile_all = ["cmake", "--build", str(folder), "-j2"]
     op = ROOT / "csrc" / "ops" / "activations.h"

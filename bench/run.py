@@ -18,13 +18,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import footprint, machine, schema, stats, table  # noqa: E402
+from bench import footprint, machine, schema, table  # noqa: E402
 from bench.cases import Case, all_cases  # noqa: E402
 from bench.libs import PEERS, SIDES  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
-#: Halves the speed of OpenBLAS where it names another CPU; no side may run under it.
-UNSET = ("OPENBLAS_CORETYPE", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "PULLBACK_ISA", "MALLOC_ARENA_MAX")
+#: No side runs under these; the first halves the speed of OpenBLAS where it names another CPU.
+UNSET = ("OPENBLAS_CORETYPE", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "PULLBACK_ISA")
 PAUSE = 0.02  # lets the threads of the side that was just timed fall asleep
 
 
@@ -83,7 +83,7 @@ class Worker:
 
 
 def difference(ours: Path, theirs: Path) -> float:
-    """The largest difference between two files of outputs, as a share of the largest element; NaN counts as infinite."""
+    """The largest difference between two files of outputs, as a share of the largest element; infinite with a NaN."""
     import numpy as np
 
     largest = 0.0
@@ -287,7 +287,9 @@ def main(arguments: list[str] | None = None) -> int:
         "threads": options.threads,
         "versions": run.versions,
         "settings": {"rounds": options.rounds, "blocks": options.blocks, "seconds": options.seconds},
-        "sides": {n: {"what": s.what, "env": s.env} for n, s in SIDES.items() if n.startswith("pullback") or n in peers},
+        "sides": {
+            n: {"what": s.what, "env": s.env} for n, s in SIDES.items() if n.startswith("pullback") or n in peers
+        },
         "ceilings": ceilings,
         "cases": list(run.rows.values()),
         "seconds": round(time.perf_counter() - start, 1),

@@ -1,7 +1,7 @@
 """Renders results: for the terminal, and README's table from the newest file under bench/results/.
 
-    python bench/table.py [FILE]     prints a result (the newest)
-    python bench/table.py --write    renews README.md;  --check fails where README and result differ
+python bench/table.py [FILE]     prints a result (the newest)
+python bench/table.py --write    renews README.md;  --check fails where README and result differ
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench import stats  # noqa: E402
+from bench.libs import SIDES  # noqa: E402
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -51,10 +52,11 @@ def amount(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     if unit == "s":
-        scale, unit = next(((s, u) for s, u in ((1e-9, "ns"), (1e-6, "us"), (1e-3, "ms")) if value < 999.5 * s), (1.0, "s"))
+        scale, unit = next(
+            ((s, u) for s, u in ((1e-9, "ns"), (1e-6, "us"), (1e-3, "ms")) if value < 999.5 * s), (1.0, "s")
+        )
         value /= scale
-    digits = max(0, 2 - len(str(int(value))) + 1) if value >= 1 else 3
-    return f"{value:.{digits}f} {unit}"
+    return f"{value:.0f} {unit}" if value >= 999.5 else f"{value:#.3g}".rstrip(".") + f" {unit}"
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
@@ -84,8 +86,9 @@ def aligned(lines: list[list[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     last = len(widths) - 1
     return "\n".join(
-        "  ".join(c.ljust(w) if i in (0, last) else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        .rstrip()
+        "  ".join(
+            c.ljust(w) if i in (0, last) else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     )
 
@@ -93,13 +96,13 @@ def aligned(lines: list[list[str]]) -> str:
 def console(result: dict[str, Any]) -> str:
     """All rows with every side, the ratio to each peer, its spread, and the goals."""
     verdicts = stats.verdicts(result)
-    lines = [["case", "pullback", "v3", "torch", "torch-heap", "/torch", "/heap", "spread", "of peak", "goals"]]
+    lines = [["case", *SIDES, "/torch", "/heap", "spread", "of peak", "goals"]]
     for _, cases in rows_of(result):
         for case in cases:
             worst = stats.worst(case)
             found = sorted(stats.pairs(case, "pullback", worst[1])) if worst else []
             spread = f"{found[len(found) // 4]:.2f}-{found[-1 - len(found) // 4]:.2f}" if found else ""
-            sides = [amount(stats.value(case, s), case["unit"]) for s in ("pullback", "pullback-v3", "torch", "torch-heap")]
+            sides = [amount(stats.value(case, s), case["unit"]) for s in SIDES]
             ratios = [fixed(stats.ratio(case, "pullback", p)) for p in ("torch", "torch-heap")]
             share = fixed(stats.share(result, case, "pullback", stats.PEAK)) if case["group"] == "matmul" else ""
             lines.append([case["name"], *sides, *ratios, spread, share, goal_text(verdicts[case["name"]])])
@@ -140,14 +143,14 @@ def readme(result: dict[str, Any]) -> str:
         f"{m['model']} ({m['family']}), {result['threads']} threads, {result['created'][:10]}, commit"
         f" {result['commit'][:10]}, PyTorch {torch}, kernels {kernels(result)}."
         f" Limits measured in the same run: {fixed(peak, 0)} GFLOP/s (FMA), {fixed(copy, 0)} GB/s (copy).",
-        "PyTorch ran twice, as shipped and with a heap that keeps its memory; ratio is our time over the faster of the two,"
-        " so below 1 pullback is faster. Outputs and gradients of both sides are compared before anything is timed.",
+        "PyTorch ran twice, as shipped and with a heap that keeps its memory; ratio is our time over the faster of the"
+        " two, so below 1 pullback is faster. Outputs and gradients are compared before anything is timed.",
         "Renew it by `python -m pullback bench` and `python bench/table.py --write`.",
         "",
         *markdown(["work", "pullback", "PyTorch", "with kept heap", "ratio", "goal"], body),
     ]
     if products:
-        header = ["float32 product", "GFLOP/s", "of the peak", "v3 GFLOP/s", "PyTorch GFLOP/s", "ratio", "v3 ratio", "goal"]
+        header = ["GFLOP/s, float32", "pullback", "of the peak", "v3", "PyTorch", "ratio", "v3 ratio", "goal"]
         lines += ["", *markdown(header, products), ""]
         lines += [matmul_note(result)]
     return "\n".join(lines)

@@ -55,11 +55,13 @@ class Loaded:
         self.once = once
 
     def block(self, seconds: float) -> dict[str, Any]:
-        number = max(1, round(seconds / SAMPLES / self.once))
         samples: list[float] = []
         busy, own, start = machine_busy(), own_busy(), time.perf_counter()
         while len(samples) < 2 or time.perf_counter() - start < seconds:
-            samples.append(float(f"{self.timer.timeit(number) / number:.5g}"))
+            number = max(1, round(seconds / SAMPLES / self.once))
+            sample = self.timer.timeit(number) / number
+            self.once = min(self.once, sample)  # a disturbed first estimate would make far too many samples
+            samples.append(float(f"{sample:.5g}"))
         wall = time.perf_counter() - start
         own = own_busy() - own
         return {
@@ -76,7 +78,11 @@ def digest(array: Any) -> dict[str, Any]:
 
     flat = np.asarray(array).reshape(-1).astype(np.float64, copy=False)
     stride = max(1, flat.size // 65536 | 1)
-    return {"shape": list(np.shape(array)), "values": flat[::stride], "sums": np.array([flat.sum(), np.abs(flat).sum()])}
+    return {
+        "shape": list(np.shape(array)),
+        "values": flat[::stride],
+        "sums": np.array([flat.sum(), np.abs(flat).sum()]),
+    }
 
 
 def save(path: str, outputs: dict[str, Any]) -> list[str]:

@@ -16,9 +16,7 @@ VOCABULARY, WIDTH, HEADS, LAYERS, CONTEXT, SEQUENCES = 65, 128, 4, 4, 128, 16
 def mlp(lib: Any) -> tuple[Any, np.ndarray, np.ndarray]:
     """784-1024-1024-10 with GELU, batch 128."""
     nn = lib.nn
-    model = nn.Sequential(
-        nn.Linear(784, 1024), nn.GELU(), nn.Linear(1024, 1024), nn.GELU(), nn.Linear(1024, 10)
-    )
+    model = nn.Sequential(nn.Linear(784, 1024), nn.GELU(), nn.Linear(1024, 1024), nn.GELU(), nn.Linear(1024, 10))
     return model, normal((128, 784), 1), np.random.default_rng(2).integers(0, 10, 128)
 
 
@@ -81,7 +79,9 @@ def weights(model: Any, lib: Any) -> None:
     for seed, (name, p) in enumerate(sorted(model.named_parameters())):
         shape = tuple(p.shape)
         if len(shape) > 1:
-            value = normal(shape, seed, 0.02 if "tokens" in name or "places" in name else 1 / math.sqrt(math.prod(shape[1:])))
+            value = normal(
+                shape, seed, 0.02 if "tokens" in name or "places" in name else 1 / math.sqrt(math.prod(shape[1:]))
+            )
         else:
             value = normal(shape, seed, 0.02) + np.float32("norm" in name and name.endswith("weight"))
         state[name] = lib.tensor(value)
