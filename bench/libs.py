@@ -34,6 +34,9 @@ class Pullback:
     def array(self, tensor: Any) -> np.ndarray:
         return np.asarray(tensor.detach().numpy())
 
+    def layout(self, model: Any, images: Any) -> tuple[Any, Any]:
+        return model, images
+
     def softmax(self, x: Any) -> Any:
         return self.pb.softmax(x, axis=-1)
 
@@ -85,6 +88,9 @@ class Torch:
     def array(self, tensor: Any) -> np.ndarray:
         return tensor.detach().numpy()
 
+    def layout(self, model: Any, images: Any) -> tuple[Any, Any]:
+        return model, images
+
     def softmax(self, x: Any) -> Any:
         return self.torch.softmax(x, -1)
 
@@ -113,26 +119,38 @@ class Torch:
         return self.torch.optim.SGD(params, lr=lr, momentum=0.9, fused=True)
 
 
+class TorchChannelsLast(Torch):
+    """PyTorch with images and filters stored channels-last."""
+
+    name = "torch-channels-last"
+
+    def layout(self, model: Any, images: Any) -> tuple[Any, Any]:
+        form = self.torch.channels_last
+        return model.to(memory_format=form), images.contiguous(memory_format=form)
+
+
 @dataclass(frozen=True)
 class Side:
-    """One contestant: a library and the environment of its process."""
+    """One contestant: a library and the environment of its process. A special one runs only in cases that name it."""
 
     name: str
     library: type
     what: str
     env: dict[str, str]
+    special: bool = False
 
 
 #: An allocator that keeps touched memory, which is what PyTorch's eager mode would be with a caching allocator.
-KEPT_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000", "MALLOC_TOP_PAD_": "67108864"}
+KEPT_HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000"}
 
 SIDES = {
     side.name: side
     for side in (
         Side("pullback", Pullback, "pullback, the widest kernels this CPU runs", {}),
-        Side("pullback-v3", Pullback, "pullback with PULLBACK_ISA=v3 (AVX2)", {"PULLBACK_ISA": "v3"}),
+        Side("pullback-v3", Pullback, "pullback with PULLBACK_ISA=v3 (AVX2)", {"PULLBACK_ISA": "v3"}, special=True),
         Side("torch", Torch, "PyTorch eager as shipped, fused optimizers", {}),
         Side("torch-heap", Torch, "PyTorch eager with a kept heap (MALLOC_MMAP_MAX_=0, no trim)", KEPT_HEAP),
+        Side("torch-channels-last", TorchChannelsLast, "torch-heap with channels-last images", KEPT_HEAP, special=True),
     )
 }
-PEERS = tuple(name for name in SIDES if not name.startswith("pullback"))
+PEERS = tuple(name for name, side in SIDES.items() if name != "pullback" and not side.special)

@@ -75,11 +75,8 @@ class Worker:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()  # it holds nothing that is worth an orderly end
+        self.process.wait()
 
 
 def difference(ours: Path, theirs: Path) -> float:
@@ -119,7 +116,8 @@ class Run:
     def measure(self, case: Case, number: int) -> None:
         """One round of one case: new processes, a check, then blocks in turns."""
         row = self.row(case)
-        names = ["pullback", *(s for s in case.sides if s not in self.options.skip), *self.peers]
+        special = [s for s in case.sides if s not in self.options.skip and (s.startswith("pullback") or self.peers)]
+        names = ["pullback", *self.peers, *special]
         workers = [Worker(side, self.package, self.options.threads) for side in names]
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -137,19 +135,21 @@ class Run:
                 worker.close()
 
     def load(self, case: Case, number: int, row: dict[str, Any], workers: list[Worker], folder: Path) -> list[Worker]:
-        """Builds the work on every side, one after the other, and compares; gives the sides that may be timed."""
+        """Builds the work on every side at once, compares, warms up in turns; gives the sides that may be timed."""
         ready: list[Worker] = []
         ours = folder / "pullback.npz"
         for worker in workers:
+            worker.send(do="load", case=case.name, file=str(folder / f"{worker.side}.npz"))
+        for worker in workers:
             file = folder / f"{worker.side}.npz"
             try:
-                answer = worker.ask(do="load", case=case.name, file=str(file), seconds=self.options.seconds)
+                answer = worker.receive()
             except Refused as refusal:
                 row["refused"].append(str(refusal))
                 if worker.side == "pullback":
                     return []
                 continue
-            self.versions[worker.side.removesuffix("-heap")] = answer["version"]
+            self.versions[worker.side] = answer["version"]
             if worker.side != "pullback":
                 error = difference(ours, file)
                 if not error <= case.tolerance:
@@ -160,6 +160,8 @@ class Run:
             ready.append(worker)
         if self.peers and not any(worker.side in self.peers for worker in ready):
             return []  # nothing agreed: a time of ours alone would look like a result
+        for worker in ready:
+            worker.ask(do="warm", seconds=self.options.seconds)
         return ready
 
     def memory(self, name: str, number: int) -> None:
@@ -206,7 +208,7 @@ def everything(run: Run, cases: list[Case], extras: list[str]) -> list[dict[str,
         for i, case in enumerate(cases):
             print(f"round {number + 1}/{run.options.rounds}, {i + 1}/{len(cases)}: {case.name}", file=sys.stderr)
             run.measure(case, number)
-        for name in footprint.STEPS:
+        for name in footprint.STEPS if number == 0 else ():
             if name.replace("step", "peak memory") in extras:
                 run.memory(name, number)
     if {"import", "RSS after import"} & set(extras):
@@ -234,10 +236,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of every side (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh processes per case (%(default)s)")
-    parser.add_argument("--blocks", type=int, default=4, metavar="N", help="timed blocks per process (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=3, metavar="N", help="timed blocks per process (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.12, metavar="S", help="length of a block (%(default)s)")
     parser.add_argument("--peers", default=",".join(PEERS), metavar="NAMES", help="who to compare with (%(default)s)")
-    parser.add_argument("--skip", action="append", default=[], metavar="SIDE", help="leave out pullback-v3")
+    parser.add_argument(
+        "--skip", action="append", default=[], metavar="SIDE", help="leave out pullback-v3 or torch-channels-last"
+    )
     parser.add_argument("--no-ceilings", action="store_true", help="do not measure the machine's limits")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the result goes (default: bench/results/)")
     parser.add_argument("--smoke", action="store_true", help="one short round: shows that it runs, measures nothing")
@@ -287,9 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
         "threads": options.threads,
         "versions": run.versions,
         "settings": {"rounds": options.rounds, "blocks": options.blocks, "seconds": options.seconds},
-        "sides": {
-            n: {"what": s.what, "env": s.env} for n, s in SIDES.items() if n.startswith("pullback") or n in peers
-        },
+        "sides": {n: {"what": s.what, "env": s.env} for n, s in SIDES.items() if peers or n.startswith("pullback")},
         "ceilings": ceilings,
         "cases": list(run.rows.values()),
         "seconds": round(time.perf_counter() - start, 1),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench import stats  # noqa: E402
-from bench.libs import SIDES  # noqa: E402
+from bench.libs import PEERS, SIDES  # noqa: E402
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
@@ -135,7 +135,7 @@ def readme(result: dict[str, Any]) -> str:
                 continue
             sides = [amount(stats.value(case, s), case["unit"]) for s in ("pullback", "torch", "torch-heap")]
             refused = f"not timed: {'; '.join(sorted(set(case['refused'])))}" if case["refused"] else ""
-            body.append([case["name"], *sides, fixed(worst[0]) if worst else "", refused or goals])
+            body.append([case["name"], *sides, headline(case, worst), refused or goals])
     m, peak = result["machine"], stats.ceiling(result, stats.PEAK) or stats.ceiling(result, stats.PEAK_V3)
     copy = max((s for c in result["ceilings"] if c["unit"] == "GB/s" for s in c["samples"]), default=None)
     torch = result["versions"].get("torch", "none").split(";")[0]
@@ -154,6 +154,17 @@ def readme(result: dict[str, Any]) -> str:
         lines += ["", *markdown(header, products), ""]
         lines += [matmul_note(result)]
     return "\n".join(lines)
+
+
+def headline(case: dict[str, Any], worst: tuple[float, str] | None) -> str:
+    """The ratio, and the peer's time where it has no column."""
+    if worst is None:
+        return ""
+    value, peer = worst
+    other = (
+        "" if peer in PEERS else f" ({peer.removeprefix('torch-')}: {amount(stats.value(case, peer), case['unit'])})"
+    )
+    return fixed(value) + other
 
 
 def kernels(result: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """One side of one case in a process of its own; reads commands from stdin, one JSON line each, and answers in kind.
 
-load CASE: builds the work, checks nothing itself, saves its outputs to a file and warms up.
+load CASE: builds the work, runs it once and saves its outputs to a file for the runner to compare.
+warm SECONDS: runs it a few times more, and finds how many runs make a sample.
 block SECONDS: runs the work for about that long; gives seconds per run of up to 20 samples, and how busy others were.
 memory CASE STEPS: peak memory of building the work and running it, above what the process had after its imports.
 Between commands the process sleeps in read(), so the other side has the machine to itself.
@@ -76,13 +77,10 @@ def digest(array: Any) -> dict[str, Any]:
     """An output in a form that is cheap to hand over: all of a small array, else a sample with sums of the whole."""
     import numpy as np
 
-    flat = np.asarray(array).reshape(-1).astype(np.float64, copy=False)
+    flat = np.asarray(array).reshape(-1)
     stride = max(1, flat.size // 65536 | 1)
-    return {
-        "shape": list(np.shape(array)),
-        "values": flat[::stride],
-        "sums": np.array([flat.sum(), np.abs(flat).sum()]),
-    }
+    sums = np.array([flat.sum(dtype=np.float64), np.abs(flat).sum(dtype=np.float64)])
+    return {"shape": list(np.shape(array)), "values": flat[::stride], "sums": sums}
 
 
 def save(path: str, outputs: dict[str, Any]) -> list[str]:
@@ -104,6 +102,7 @@ def main(side: str, threads: int) -> None:
 
     lib = SIDES[side].library(threads)
     cases = {case.name: case for case in all_cases()}
+    work: Any = None
     loaded: Loaded | None = None
     for line in sys.stdin:
         command = json.loads(line)
@@ -111,8 +110,10 @@ def main(side: str, threads: int) -> None:
             if command["do"] == "load":
                 work = cases[command["case"]].build(lib)
                 names = save(command["file"], work.outputs())
-                loaded = Loaded(work, command["seconds"])
                 answer: dict[str, Any] = {"outputs": names, "version": lib.version}
+            elif command["do"] == "warm":
+                assert work is not None
+                loaded, answer = Loaded(work, command["seconds"]), {}
             elif command["do"] == "block":
                 assert loaded is not None
                 answer = loaded.block(command["seconds"])

@@ -95,6 +95,8 @@ def prepare(make: Callable[[Any], tuple[Any, np.ndarray, np.ndarray]]) -> Callab
         model, x, y = make(lib)
         weights(model, lib)
         x, y = lib.tensor(x), lib.tensor(y)
+        if make is cnn:
+            model, x = lib.layout(model, x)
         optimizer = lib.adamw(list(model.parameters()), 3e-4)
 
         def step() -> Any:
@@ -118,6 +120,13 @@ def prepare(make: Callable[[Any], tuple[Any, np.ndarray, np.ndarray]]) -> Callab
 # Operations: three products per weight and sample (two for the first layer); attention as a full square.
 CASES = [
     Case("MLP step", "training", prepare(mlp), flop=1.22e9, tolerance=2e-4, sides=("pullback-v3",)),
-    Case("CNN step", "training", prepare(cnn), flop=4.58e9, tolerance=2e-4, sides=("pullback-v3",)),
+    Case(
+        "CNN step",
+        "training",
+        prepare(cnn),
+        flop=4.58e9,
+        tolerance=2e-4,
+        sides=("pullback-v3", "torch-channels-last"),
+    ),
     Case("char-GPT step", "training", prepare(gpt), flop=11.4e9, tolerance=2e-4, sides=("pullback-v3",)),
 ]
