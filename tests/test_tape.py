@@ -132,6 +132,26 @@ def test_in_place_forms():
     assert x.tolist() == [2, 3]
 
 
+def test_in_place_writes_make_no_cycles():
+    w = pb.tensor([1.0, 2.0], requires_grad=True)
+
+    def run():
+        y = w * 1
+        z = y * y  # keeps y
+        y += z  # y's new node leads to z's, which keeps y
+        c = pb.ones((2,))
+        v = w * c  # keeps c
+        c += v
+        return y, c
+
+    run()
+    gc.collect()
+    before = figures()
+    for _ in range(10):
+        run()
+    assert figures() == before
+
+
 def test_activation_then_in_place():
     x = pb.tensor([0.5, -0.5], requires_grad=True)
     y = pb.gelu(x)

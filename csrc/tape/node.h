@@ -55,7 +55,7 @@ void drop(Node* n);  // iterative: a chain of any length is freed without recurs
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor& input) : t_(input), version_(input ? input->storage->version : 0) {}
+  explicit Saved(const Tensor& input);
   // Keeps the output's storage only; the handle is rebuilt with the edge at reading, so no cycle exists.
   static Saved output(const Tensor& out, uint32_t index = 0);
   void take_tangents(const Tensor& out);  // of the output that is kept here

@@ -31,7 +31,7 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
         (1437, 360, (1, 8, 8))
     """
     try:
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(
             "digits: the images are part of scikit-learn, which cannot be imported\n"
