@@ -239,9 +239,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=3, metavar="N", help="timed blocks per process (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.12, metavar="S", help="length of a block (%(default)s)")
     parser.add_argument("--peers", default=",".join(PEERS), metavar="NAMES", help="who to compare with (%(default)s)")
-    parser.add_argument(
-        "--skip", action="append", default=[], metavar="SIDE", help="leave out pullback-v3 or torch-channels-last"
-    )
+    special = ", ".join(n for n, s in SIDES.items() if s.special)
+    parser.add_argument("--skip", action="append", default=[], metavar="SIDE", help=f"leave out one of {special}")
     parser.add_argument("--no-ceilings", action="store_true", help="do not measure the machine's limits")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the result goes (default: bench/results/)")
     parser.add_argument("--smoke", action="store_true", help="one short round: shows that it runs, measures nothing")

@@ -107,7 +107,7 @@ def console(result: dict[str, Any]) -> str:
             share = fixed(stats.share(result, case, "pullback", stats.PEAK)) if case["group"] == "matmul" else ""
             lines.append([case["name"], *sides, *ratios, spread, share, goal_text(verdicts[case["name"]])])
     ceilings = sorted({(c["name"], c["threads"], c["unit"]) for c in result["ceilings"]})
-    notes = [f"{n}, {t} threads: {stats.ceiling(result, n, t):.1f} {u}" for n, t, u in ceilings]
+    notes = [f"{n}, threads {t}: {stats.ceiling(result, n, t):.1f} {u}" for n, t, u in ceilings]
     every = [v.met for goals in verdicts.values() for v in goals]
     notes.append(f"goals: {every.count(True)} met, {every.count(False)} not met, {every.count(None)} not measured")
     busy = [b.get("others", 0.0) for c in result["cases"] for blocks in c["sides"].values() for b in blocks]
@@ -130,12 +130,13 @@ def readme(result: dict[str, Any]) -> str:
     for group, cases in rows_of(result):
         for case in cases:
             worst, goals = stats.worst(case), goal_text(verdicts[case["name"]])
+            if case["refused"]:
+                goals = "; ".join(sorted(set(case["refused"]))) + (f"; {goals}" if worst else "")
             if group == "matmul":
                 products.append(product(result, case, goals))
                 continue
             sides = [amount(stats.value(case, s), case["unit"]) for s in ("pullback", "torch", "torch-heap")]
-            refused = f"not timed: {'; '.join(sorted(set(case['refused'])))}" if case["refused"] else ""
-            body.append([case["name"], *sides, headline(case, worst), refused or goals])
+            body.append([case["name"], *sides, headline(case, worst), goals])
     m, peak = result["machine"], stats.ceiling(result, stats.PEAK) or stats.ceiling(result, stats.PEAK_V3)
     copy = max((s for c in result["ceilings"] if c["unit"] == "GB/s" for s in c["samples"]), default=None)
     torch = result["versions"].get("torch", "none").split(";")[0]
@@ -161,10 +162,9 @@ def headline(case: dict[str, Any], worst: tuple[float, str] | None) -> str:
     if worst is None:
         return ""
     value, peer = worst
-    other = (
-        "" if peer in PEERS else f" ({peer.removeprefix('torch-')}: {amount(stats.value(case, peer), case['unit'])})"
-    )
-    return fixed(value) + other
+    if peer in PEERS:
+        return fixed(value)
+    return f"{fixed(value)} ({peer.removeprefix('torch-')}: {amount(stats.value(case, peer), case['unit'])})"
 
 
 def kernels(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The benchmarks' machinery: schema, statistics, tables, one case from end to end. Nothing here depends on speed."""
 
+import argparse
 import copy
 import json
 import math
@@ -18,7 +19,8 @@ sys.path.insert(0, str(ROOT))
 from bench import ceilings, footprint, instructions, schema, stats, table  # noqa: E402
 from bench.cases import all_cases, training  # noqa: E402
 from bench.libs import PEERS, SIDES, Pullback  # noqa: E402
-from bench.run import RESULTS, difference  # noqa: E402
+from bench.run import RESULTS, Run, difference  # noqa: E402
+from bench.worker import save  # noqa: E402
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(pb.__file__).parent.parent)}
 
@@ -161,8 +163,6 @@ def test_case_names_are_unique():
 def test_outputs_that_differ_are_seen(tmp_path):
     import numpy as np
 
-    from bench.worker import save
-
     x = np.linspace(-1, 1, 300_000, dtype=np.float32)
     files = {}
     for name, array in {"a": x, "b": x * (1 + 1e-3), "c": x[:-1], "d": np.where(x > 0.5, np.nan, x)}.items():
@@ -173,6 +173,41 @@ def test_outputs_that_differ_are_seen(tmp_path):
     assert difference(files["a"], files["c"]) == math.inf
     assert difference(files["a"], files["d"]) == math.inf
     assert difference(files["d"], files["a"]) == math.inf
+
+
+class FakeWorker:
+    """Answers as a worker does, with given outputs."""
+
+    def __init__(self, side, output):
+        self.side, self.output, self.asked = side, output, []
+
+    def send(self, *, file, **command):
+        save(file, {"y": self.output})
+
+    def receive(self):
+        return {"outputs": ["y"], "version": "1"}
+
+    def ask(self, **command):
+        self.asked.append(command["do"])
+        return {}
+
+
+def test_a_side_that_disagrees_is_not_timed(tmp_path):
+    import numpy as np
+
+    add = next(c for c in all_cases() if c.name == "add 16")
+    y = np.ones(16, np.float32)
+    bench = Run(argparse.Namespace(seconds=0.1), Path(pb.__file__).parent, ["torch", "torch-heap"])
+    row = bench.row(add)
+    workers = [FakeWorker("pullback", y), FakeWorker("torch", y * 1.01), FakeWorker("torch-heap", y)]
+    ready = bench.load(add, 0, row, workers, tmp_path)
+    assert [w.side for w in ready] == ["pullback", "torch-heap"]
+    assert [w.asked for w in workers] == [["warm"], [], ["warm"]]
+    assert row["refused"] == ["torch: differs from pullback by 0.0099, not timed"]
+    assert [c["side"] for c in row["checks"]] == ["torch-heap"]
+    workers = [FakeWorker("pullback", y), FakeWorker("torch", y * 1.01), FakeWorker("torch-heap", y * np.nan)]
+    assert bench.load(add, 1, row, workers, tmp_path) == []
+    assert row["refused"][-1] == "torch-heap: differs from pullback by inf, not timed"
 
 
 @pytest.mark.parametrize("make", [training.mlp, training.cnn, training.gpt], ids=["mlp", "cnn", "gpt"])
