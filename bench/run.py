@@ -236,7 +236,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of every side (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh processes per case (%(default)s)")
-    parser.add_argument("--blocks", type=int, default=3, metavar="N", help="timed blocks per process (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=2, metavar="N", help="timed blocks per process (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.12, metavar="S", help="length of a block (%(default)s)")
     parser.add_argument("--peers", default=",".join(PEERS), metavar="NAMES", help="who to compare with (%(default)s)")
     special = ", ".join(n for n, s in SIDES.items() if s.special)

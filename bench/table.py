@@ -82,7 +82,9 @@ def goal_text(goals: list[stats.Verdict]) -> str:
 
 
 def aligned(lines: list[list[str]]) -> str:
-    """Columns padded to their widest cell; the first and the last are flush left."""
+    """Columns padded to their widest cell, empty ones left out; the first and the last are flush left."""
+    used = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])]
+    lines = [[line[i] for i in used] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     last = len(widths) - 1
     return "\n".join(
