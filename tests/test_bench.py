@@ -92,6 +92,7 @@ def test_results_fit_the_schema():
         assert found["complete"] is True, path
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source archive carries no results")
 def test_readme_shows_the_newest_result():
     assert table.README.read_text() == table.expected()
 
