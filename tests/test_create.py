@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 
 def same(x, a, dtype=pb.float32):

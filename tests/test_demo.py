@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback.__main__ import main
 from pullback.cli import demo, models
 

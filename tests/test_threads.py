@@ -23,7 +23,9 @@ def test_more_threads_than_cores_give_the_same_bits():
     results = []
     for n in (1, 2, 3, 8, 1):
         pb.set_num_threads(n)
-        results.append((pb.exp(x).tobytes(), pb.sum(x, axis=0).tobytes(), (x @ x.mT).tobytes(), pb.softmax(x).tobytes()))
+        results.append(
+            (pb.exp(x).tobytes(), pb.sum(x, axis=0).tobytes(), (x @ x.mT).tobytes(), pb.softmax(x).tobytes())
+        )
     assert all(r == results[0] for r in results)
 
 

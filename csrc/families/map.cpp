@@ -114,7 +114,8 @@ struct MapNode final : Node, alloc::Recycled<MapNode> {
   int n;
   Saved in[kMaxInputs];
   Saved out;
-  Shape shapes[kMaxInputs];
+  Shape shapes[kMaxInputs];  // only of inputs that were broadcast
+  unsigned broadcast = 0;    // bit i: input i was
   DType dtypes[kMaxInputs];
   Shape out_shape;
   DType out_dtype;
@@ -153,9 +154,12 @@ struct MapNode final : Node, alloc::Recycled<MapNode> {
       if (op.passes[i] == 1) gi = a.g[0];
       else if (graph) gi = graph_pull(i, a.g[0], x, y);
       else gi = fused_pull(i, a.g[0], x, y);
-      a.gin[i] = cast(sum_to_shape(gi, shapes[i]), dtypes[i]);
+      const Shape& shape = shape_of(i);
+      if (!(gi.shape() == shape)) gi = sum_to_shape(gi, shape);
+      a.gin[i] = gi.dtype() == dtypes[i] ? std::move(gi) : cast(gi, dtypes[i]);
     }
   }
+  const Shape& shape_of(int i) const { return broadcast >> i & 1 ? shapes[i] : out_shape; }
 
   Tensor graph_pull(int i, const Tensor& g, Tensor* x, const Tensor& y) {
     // An input that the formula does not read was not kept; any value of its type stands in.
@@ -190,8 +194,7 @@ struct MapNode final : Node, alloc::Recycled<MapNode> {
   }
 
   Tensor fused_pull(int i, const Tensor& g, const Tensor* x, const Tensor& y) {
-    bool same = dtypes[i] == out_dtype || shapes[i] == out_shape;
-    Tensor r = empty(out_shape, same && shapes[i] == out_shape ? dtypes[i] : out_dtype);
+    Tensor r = empty(out_shape, broadcast >> i & 1 ? out_dtype : dtypes[i]);
     if (pull_short(i, r, g, x, y)) return r;
     MapPlan p;
     p.compute = compute_of(out_dtype);
@@ -275,7 +278,10 @@ void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, 
   node->edges.resize(in.size());
   for (size_t j = 0; j < in.size(); j++) {
     node->edges[j] = edge_of(in[j]);
-    node->shapes[j] = in[j].shape();
+    if (!(in[j].shape() == out.shape())) {
+      node->shapes[j] = in[j].shape();
+      node->broadcast |= 1u << j;
+    }
     node->dtypes[j] = in[j].dtype();
     if (node->edges[j].live()) used |= op.uses[j];
   }
