@@ -50,6 +50,7 @@ def test_unknown_commands(capsys):
 
 def test_bench_outside_a_checkout(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("pullback.__main__.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.chdir(tmp_path)
     assert main(["bench"]) == 2
     assert "part of a source checkout" in capsys.readouterr().err
 

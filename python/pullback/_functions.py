@@ -186,7 +186,7 @@ def _install_methods() -> None:
         f: Any = getattr(C, name, None)
         if f is not None:
             setattr(Tensor, name, f if type(f).__name__ == "Op" else C._as_method(f))
-    Tensor.register_hook = _register_hook  # type: ignore[attr-defined]
+    Tensor.register_hook = _register_hook  # type: ignore[method-assign]
 
 
 _install_methods()

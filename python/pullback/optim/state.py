@@ -76,7 +76,9 @@ def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
             new_states.append((p, _check_state(p, states.pop(i, None), names, i)))
         at += count
     if states:
-        raise ValueError(f"load_state_dict: the state names parameter {min(states)}, but there are {at}")
+        raise ValueError(
+            f"load_state_dict: the state names parameter {min(states)}, but there are {at}\nhelp: load the state of this model"
+        )
     for group, new in zip(opt.param_groups, new_groups, strict=True):
         group.update(new)
     for p, kept in new_states:
