@@ -265,3 +265,14 @@ def test_in_place_write_is_seen(name):
             y.sum().backward()
     else:
         y.sum().backward()
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_outputs_past_the_cache(offset):
+    """A streamed output has the bits of one that stays in the cache (Note [Streaming stores])."""
+    x = pb.random.uniform(((8 << 20) + 1029,))[offset:]
+    got = pb.exp(x)
+    for start in (0, 1000, x.size - 5000):
+        assert got[start : start + 5000].tobytes() == pb.exp(x[start : start + 5000]).tobytes()
+    mask = pb.less(pb.broadcast_to(x[:4], (9 << 20, 4)), 0.5)
+    assert mask[-1].tolist() == (x[:4] < 0.5).tolist()

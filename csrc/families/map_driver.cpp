@@ -109,6 +109,39 @@ void splat(void* tile, const void* value, Compute c, int64_t n = kTile) {
   }
 }
 
+// Note [Streaming stores]
+// An output that does not stay in the last cache is written past it: an ordinary store would first read the line from
+// memory. The kernel fills a tile in L1, which is then streamed. Inside the caches this would lose, and in place the
+// lines are there already.
+constexpr int64_t kStreamBytes = int64_t(32) << 20;
+
+bool streams(const MapPlan& p) {
+  if (!p.out.direct || p.size * itemsize(p.out.dtype) < kStreamBytes) return false;
+  for (int j = 0; j < p.inputs; j++)
+    if (p.in[j].data == p.out.data) return false;
+  return true;
+}
+
+void stream(char* dst, const char* src, int64_t bytes) {
+#if defined(__SSE2__)
+  int64_t head = -reinterpret_cast<intptr_t>(dst) & 15;
+  if (head > bytes) head = bytes;
+  std::memcpy(dst, src, size_t(head));
+  int64_t i = head;
+  for (; i + 16 <= bytes; i += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
+  std::memcpy(dst + i, src + i, size_t(bytes - i));
+#else
+  std::memcpy(dst, src, size_t(bytes));
+#endif
+}
+
+void stream_done() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64_t begin, int64_t end) {
   const CastKernels& k = cast_kernels();
   Tiles tiles;
@@ -126,7 +159,8 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
       all_direct = all_direct && (p.in[j].direct || !p.in[j].data);
     }
   }
-  int64_t step = all_direct ? end - begin : kTile;
+  const bool past_cache = streams(p);
+  int64_t step = all_direct && !past_cache ? end - begin : kTile;
   for (int64_t at = begin; at < end; at += step) {
     int64_t n = end - at < step ? end - at : step;
     for (int j = 0; j < p.inputs; j++) {
@@ -143,7 +177,11 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
       k.uniform[p.compute == Compute::F64](tiles.in[p.inputs], p.random->seed, p.random->offset, uint64_t(at), n);
       in[p.inputs] = tiles.in[p.inputs];
     }
-    if (p.out.direct) {
+    if (past_cache) {
+      const int out_item = itemsize(p.out.dtype);
+      p.fn(tiles.out, in, p.params, n, scalars);
+      stream(p.out.data + at * out_item, tiles.out, n * out_item);
+    } else if (p.out.direct) {
       p.fn(p.out.data + at * itemsize(p.out.dtype), in, p.params, n, scalars);
     } else if (p.mask) {
       p.fn(tiles.out, in, p.params, n, scalars);
@@ -159,6 +197,7 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
       scatter(k, p.compute, p.out, p.shape, at, n, tiles.out);
     }
   }
+  if (past_cache) stream_done();
 }
 
 }  // namespace
