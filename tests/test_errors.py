@@ -202,6 +202,8 @@ CALLS = [
     (backward_twice, pb.GraphError, "this graph was used by an earlier backward and its saved tensors are freed"),
     (stale, pb.GraphError, "modified in place"),
     (set_requires_grad_of_a_result, pb.GraphError, "a result of a recorded op always requires grad"),
+    (lambda: pb.gradients([3], [X]), pb.DTypeError, "takes tensors, got int"),
+    (lambda: pb.conv2d(pb.ones((1, 1, 4, 4)), pb.ones((1, 1, 2, 2)), "bias"), pb.DTypeError, "cannot make a tensor of str"),
     (lambda: pb.grad(lambda a: a)("text"), pb.DTypeError, "cannot differentiate by an argument of type str"),
     (lambda: pb.jvp(lambda d: d["a"], ({"a": X},), ([X, X],)), pb.ShapeError, "a tangent has another structure"),
     (lambda: pb.testing.gradcheck(pb.sin, X, modes="sideways"), ValueError, r"modes \('sideways',\), order 1"),
