@@ -194,6 +194,7 @@ CALLS = [
     # devices and foreign memory
     (lambda: X.to("cuda"), pb.DeviceError, "device 'cuda' is not available"),
     (lambda: pb.zeros((2,), device="cuda"), pb.DeviceError, "device 'cuda' is not available"),
+    (lambda: pb.from_dlpack([1.0]), pb.DTypeError, "a list does not speak DLPack"),
     (lambda: pb.from_dlpack(OnGpu()), pb.DeviceError, "the data lies on DLPack device type 2, not on the CPU"),
     (gpu_capsule, pb.DeviceError, "the data lies on DLPack device type 2, not on the CPU"),
     (capsule_of_a_later_version, pb.DTypeError, "DLPack version 9 is not known here"),
@@ -204,6 +205,7 @@ CALLS = [
     (set_requires_grad_of_a_result, pb.GraphError, "a result of a recorded op always requires grad"),
     (lambda: pb.gradients([3], [X]), pb.DTypeError, "takes tensors, got int"),
     (lambda: pb.conv2d(pb.ones((1, 1, 4, 4)), pb.ones((1, 1, 2, 2)), "bias"), pb.DTypeError, "cannot make a tensor of str"),
+    (lambda: pb.argmax(X, (0, 1)), pb.DTypeError, "an argument has a wrong type"),
     (lambda: pb.grad(lambda a: a)("text"), pb.DTypeError, "cannot differentiate by an argument of type str"),
     (lambda: pb.jvp(lambda d: d["a"], ({"a": X},), ([X, X],)), pb.ShapeError, "a tangent has another structure"),
     (lambda: pb.testing.gradcheck(pb.sin, X, modes="sideways"), ValueError, r"modes \('sideways',\), order 1"),

@@ -104,7 +104,9 @@ print("calls done")
 def test_odd_arguments():
     env = {**os.environ, "PYTHONPATH": str(Path(pb.__file__).parent.parent), "PYTHONWARNINGS": "ignore"}
     seed, rounds = os.environ.get("PULLBACK_FUZZ", "1 12").split()
-    run = subprocess.run([sys.executable, "-c", CHILD, seed, rounds], env=env, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", CHILD, seed, rounds], env=env, capture_output=True, text=True, timeout=300
+    )
     last = run.stderr.strip().splitlines()[-3:]
     assert run.returncode == 0, f"exit status {run.returncode}, the last call was {last}"
     assert run.stdout.strip() == "calls done", run.stdout
