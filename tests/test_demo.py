@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback.__main__ import main
 from pullback.cli import demo, models
 
@@ -49,6 +50,7 @@ def test_unknown_commands(capsys):
 
 def test_bench_outside_a_checkout(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("pullback.__main__.__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.chdir(tmp_path)
     assert main(["bench"]) == 2
     assert "part of a source checkout" in capsys.readouterr().err
 

@@ -44,7 +44,7 @@ def test_second_backward_is_an_error():
     x = pb.tensor([1.0], requires_grad=True)
     y = pb.exp(x).sum()
     y.backward()
-    with pytest.raises(pb.GraphError, match="freed.*\nhelp: pass retain_graph=True"):
+    with pytest.raises(pb.GraphError, match=r"freed.*\nhelp: pass retain_graph=True"):
         y.backward()
 
 
@@ -236,7 +236,7 @@ def test_detect_anomaly_names_the_forward_call():
     x = pb.tensor([0.0], requires_grad=True)
     with pb.detect_anomaly():
         y = pb.sqrt(x)  # this line
-        with pytest.raises(pb.GraphError, match="non-finite(.|\n)*this line"):
+        with pytest.raises(pb.GraphError, match=r"non-finite(.|\n)*this line"):
             y.sum().backward()
 
 

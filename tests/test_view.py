@@ -4,8 +4,9 @@ import gc
 import weakref
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 RNG = np.random.default_rng(1)
 

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string_view.h>
 
 #include <string>
+#include <unordered_map>
 
 #include "bind/caster.h"
 #include <structmember.h>
@@ -112,7 +113,7 @@ std::string signature(const MapOp& op) {
   static const char* const names[3][3] = {{"x", "", ""}, {"a", "b", ""}, {"condition", "a", "b"}};
   std::string s = std::string(op.name) + "(";
   for (int i = 0; i < op.inputs; i++) s += std::string(i ? ", " : "") + names[op.inputs - 1][i];
-  if (op.nargs || op.random) s += ", *";
+  if (op.nargs || op.random) s += op.inputs ? ", *" : "*";
   for (int i = 0; i < op.nargs; i++) {
     char v[32];
     std::snprintf(v, sizeof v, "%.6g", op.args[i].value);
@@ -231,16 +232,24 @@ nb::list table() {
 
 }  // namespace
 
-void bind_map_op(nb::module_& m, const MapOp& op) {
+// One callable per row, made at the first use: rows may be registered at any time.
+nb::object callable_of(const MapOp& op) {
+  static auto* made = new std::unordered_map<const MapOp*, PyObject*>;
   if (!op_type) make_op_type();
-  m.attr(std::string(op.name).c_str()) = nb::steal(make_op(op));
+  PyObject*& o = (*made)[&op];
+  if (!o) o = make_op(op);
+  return nb::borrow(o);
 }
+
+void bind_map_op(nb::module_& m, const MapOp& op) { m.attr(std::string(op.name).c_str()) = callable_of(op); }
 
 void bind_ops(nb::module_& m) {
   for (const MapOp* op : map_ops()) bind_map_op(m, *op);
   bind_reductions(m);
   bind_compositions(m);
   m.def("ops", &table, "The registry: a list with one dict per op.");
+  m.def("op", [](std::string_view name) { return callable_of(find_map(name)); }, nb::arg("name"),
+        "The element-wise op of this name, also one that an extension registered after the import.");
 }
 
 }  // namespace pb::py

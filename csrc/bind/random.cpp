@@ -86,20 +86,20 @@ void bind_random(nb::module_& m) {
         "Starts the default generator anew, with a seed in [0, 2^64).\n\nExample:\n"
         "    >>> pb.manual_seed(7)\n    >>> a = pb.random.normal(3)\n    >>> pb.manual_seed(7)\n"
         "    >>> a.tolist() == pb.random.normal(3).tolist()\n    True");
-  auto draw = [&](const char* name, const char* op, const char* a, double av, const char* b, double bv) {
+  auto draw = [&](const char* name, const char* op, const char* a, const char* b) {
     const MapOp* row = &find_map(op);
     m.def(name,
           [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng) {
             const double params[] = {x, y};
             return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()));
           },
-          nb::arg("shape"), nb::arg(a) = av, nb::arg(b) = bv, nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+          nb::arg("shape"), nb::arg(a), nb::arg(b), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
           "A draw with checked arguments; see pb.random.");
   };
-  draw("draw_normal", "_normal", "mean", 0.0, "std", 1.0);
-  draw("draw_uniform", "_uniform", "low", 0.0, "high", 1.0);
-  draw("draw_exponential", "_exponential", "rate", 1.0, "unused", 0.0);
-  draw("draw_gumbel", "_gumbel", "loc", 0.0, "scale", 1.0);
+  draw("draw_normal", "_normal", "mean", "std");
+  draw("draw_uniform", "_uniform", "low", "high");
+  draw("draw_exponential", "_exponential", "rate", "unused");
+  draw("draw_gumbel", "_gumbel", "loc", "scale");
   m.def("draw_randint", [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng) {
     return randint(low, high, shape, dtype, *generator_of(rng.ptr()));
   }, nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),

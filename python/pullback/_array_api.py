@@ -150,7 +150,7 @@ def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     >>> [a.shape for a in pb.broadcast_arrays(pb.zeros((3, 1)), pb.zeros(4))]
     [(3, 4), (3, 4)]
     """
-    shape: tuple[int, ...] = ()
+    shape: Any = ()
     tensors = [C.asarray(a) for a in arrays]
     for t in tensors:
         shape = C._broadcast_shapes(shape, t.shape)

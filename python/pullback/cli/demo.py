@@ -102,7 +102,7 @@ def _text(options: argparse.Namespace) -> int:
     model = models.CharGPT(len(text.vocabulary), context)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
     optimizer = pb.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     loss = pb.losses.cross_entropy
     folder = Path(options.out) / "text"

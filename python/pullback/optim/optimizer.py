@@ -287,7 +287,7 @@ def _named(params: Any, kind: str) -> tuple[list[str], list[Tensor]]:
     names = [item[0] for item in items if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)]
     if names and len(names) != len(items):
         raise TypeError(f"{kind}: some parameters have names and some have not\nhelp: name all or none")
-    tensors = [item[1] for item in items] if names else items
+    tensors: list[Any] = [item[1] for item in items] if names else items
     for p in tensors:
         if not isinstance(p, Tensor):
             raise TypeError(f"{kind}: a parameter is {type(p).__name__}, not a tensor\nhelp: pass model.parameters()")

@@ -179,7 +179,7 @@ class ProgressBar(Callback):
         self._start = self._printed = time.monotonic()
         self._first = trainer.step
         try:
-            from tqdm import tqdm  # type: ignore[import-untyped]
+            from tqdm import tqdm
         except ImportError:
             self._bar = None
         else:
