@@ -110,7 +110,7 @@ def _cross(x, t, w=None, ignore=None, smooth=0.0, reduction="mean"):
     weight = np.ones(x.shape[1]) if w is None else w
     hot = np.eye(x.shape[1])[np.where(t == ignore, 0, t)] * (1 - smooth) + smooth / x.shape[1]
     counted = np.ones(len(t)) if ignore is None else (t != ignore).astype(float)
-    rows = -(hot * logp * weight).sum(1) * counted
+    rows = np.where(counted > 0, -(hot * logp * weight).sum(1), 0.0)
     total = (weight[np.where(t == ignore, 0, t)] * counted).sum()
     return {"none": rows, "sum": rows.sum(), "mean": rows.sum() / total}[reduction]
 
@@ -125,7 +125,8 @@ def _cosine(a, b, t):
 
 
 def _mask_of_dropout(x):
-    return pb.dropout(pb.ones(x.shape, dtype=pb.float64), 0.4, rng=pb.random.Generator(5)).numpy() * x
+    kept = pb.dropout(pb.ones(x.shape, dtype=pb.float64), 0.4, rng=pb.random.Generator(5)).numpy()
+    return np.where(kept > 0, kept * x, 0.0)
 
 
 _T3 = np.array([2, 0, 1])

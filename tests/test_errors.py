@@ -194,7 +194,7 @@ CALLS = [
     # devices and foreign memory
     (lambda: X.to("cuda"), pb.DeviceError, "device 'cuda' is not available"),
     (lambda: pb.zeros((2,), device="cuda"), pb.DeviceError, "device 'cuda' is not available"),
-    (lambda: pb.from_dlpack([1.0]), pb.DTypeError, "a list does not speak DLPack"),
+    (lambda: pb.from_dlpack([1.0]), pb.DTypeError, "of type list does not speak DLPack"),
     (lambda: pb.from_dlpack(OnGpu()), pb.DeviceError, "the data lies on DLPack device type 2, not on the CPU"),
     (gpu_capsule, pb.DeviceError, "the data lies on DLPack device type 2, not on the CPU"),
     (capsule_of_a_later_version, pb.DTypeError, "DLPack version 9 is not known here"),
