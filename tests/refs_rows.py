@@ -1,7 +1,7 @@
 """Samples and NumPy references, in float64, of the registry rows outside the Map and Reduce families.
 
-A row maps to a list of Sample: how the op is called on tensors, what NumPy says, and the arrays. Float arrays are varied
-by the derivative tests, others are passed on.
+A row maps to a list of Sample: how the op is called on tensors, what NumPy says, and the arrays. Float arrays are
+varied by the derivative tests, others are passed on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import conv_refs
 import numpy as np
+
 import pullback as pb
 
 _rng = np.random.default_rng(11)

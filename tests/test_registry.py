@@ -1,9 +1,10 @@
 """Every row of the registry outside Map and Reduce: values, layouts, and derivatives of both modes and two orders."""
 
 import numpy as np
-import pullback as pb
 import pytest
 import refs_rows as refs
+
+import pullback as pb
 
 ROWS = {r["name"]: r for r in pb.ops() if r["family"] not in ("Map", "Reduce")}
 CASES = [(name, i) for name, samples in refs.OTHER.items() for i in range(len(samples))]
