@@ -41,7 +41,9 @@ def core_docs():
     """(name, docstring) of the compiled functions, classes and methods."""
     for name, f in vars(_core).items():
         if isinstance(f, type):
-            yield from ((f"{name}.{key}", inspect.getattr_static(f, key).__doc__) for key in vars(f) if key != "__doc__")
+            yield from (
+                (f"{name}.{key}", inspect.getattr_static(f, key).__doc__) for key in vars(f) if key != "__doc__"
+            )
         yield name, f.__doc__
 
 

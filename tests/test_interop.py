@@ -337,7 +337,7 @@ def test_dlpack_producers():
 
     with pytest.raises(BufferError, match="no"):
         pb.from_dlpack(Broken())
-    with pytest.raises(AttributeError):
+    with pytest.raises(pb.DTypeError, match="of type int does not speak DLPack"):
         pb.from_dlpack(3)
 
 

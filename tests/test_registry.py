@@ -1,9 +1,10 @@
 """Every row of the registry outside Map and Reduce: values, layouts, and derivatives of both modes and two orders."""
 
 import numpy as np
-import pullback as pb
 import pytest
 import refs_rows as refs
+
+import pullback as pb
 
 ROWS = {r["name"]: r for r in pb.ops() if r["family"] not in ("Map", "Reduce")}
 CASES = [(name, i) for name, samples in refs.OTHER.items() for i in range(len(samples))]
@@ -37,7 +38,7 @@ def check(got, want, tol):
     scale = max(1.0, float(np.max(np.abs(want), initial=0.0, where=np.isfinite(want))))
     with np.errstate(invalid="ignore"):
         same = (got == want) | (np.isnan(got) & np.isnan(want)) | (np.abs(got - want) <= tol * scale)
-    assert same.all(), f"max error {np.nanmax(np.abs(got - want), initial=0.0)}"
+    assert same.all(), f"max error {np.max(np.abs(got - want)[~same], initial=0.0)}"
 
 
 def compare(name, i, tensors, arrays, tol):
@@ -137,17 +138,18 @@ def test_empty(name, i):
 
 @pytest.mark.parametrize("name,i", [c for c in CASES if refs.OTHER[c[0]][c[1]].nan])
 def test_nan(name, i):
-    """A NaN in the first or the last element of the first array comes out where NumPy has it."""
+    """A NaN at any place of the first array comes out where NumPy has it."""
     s, seen = refs.OTHER[name][i], False
-    for place in (0, -1):
+    for place in range(s.arrays[0].size):
         arrays = [s.arrays[0].copy(), *s.arrays[1:]]
         arrays[0].flat[place] = np.nan
         with np.errstate(all="ignore"):
             want = outputs(s.want(*arrays))
-        seen = seen or any(np.isnan(w).any() for w in want) or ROWS[name]["derivative"] == "none"
-        compare(name, i, [pb.asarray(a) for a in arrays], arrays, 1e-13)
-        if s.single:
-            compare(name, i, [pb.asarray(a.astype(np.float32) if is_float(a) else a) for a in arrays], arrays, 2e-6)
+            seen = seen or any(np.isnan(w).any() for w in want) or ROWS[name]["derivative"] == "none"
+            compare(name, i, [pb.asarray(a) for a in arrays], arrays, 1e-13)
+            if s.single:
+                narrow = [pb.asarray(a.astype(np.float32) if is_float(a) else a) for a in arrays]
+                compare(name, i, narrow, arrays, 2e-6)
     assert seen
 
 

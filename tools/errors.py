@@ -81,12 +81,18 @@ def native(folder: Path = ROOT / "csrc") -> list[Message]:
         text = path.read_text()
         for m in re.finditer(r"\bfail<(\w+)>\(|\b(bad)\(", text):
             args = _arguments(text, m.end() - 1)
-            if len(args) < 3 or text[: m.start()].rsplit("\n", 1)[-1].lstrip().startswith("//") or "std::string_view" in args[0]:
+            if (
+                len(args) < 3
+                or text[: m.start()].rsplit("\n", 1)[-1].lstrip().startswith("//")
+                or "std::string_view" in args[0]
+            ):
                 continue  # a comment or the definition
             place = f"{path.relative_to(ROOT)}:{text.count(chr(10), 0, m.start()) + 1}"
             choice = re.fullmatch(r"\s*[^\"]*\?\s*(\".*\")\s*:\s*(\".*\")\s*", args[1], re.S)
             for rule in choice.groups() if choice else (args[1],):
-                out.append(Message(place, m.group(1) or "ValueError", _constant_parts(rule), bool(args[2].strip().strip('"'))))
+                out.append(
+                    Message(place, m.group(1) or "ValueError", _constant_parts(rule), bool(args[2].strip().strip('"')))
+                )
     return [m for m in out if m.parts != (" in '",)]  # that of `bad` itself
 
 
@@ -105,7 +111,11 @@ def python(folder: Path = ROOT / "python" / "pullback") -> list[Message]:
     out = []
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > HELPERS.get(node.func.id, 99):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and len(node.args) > HELPERS.get(node.func.id, 99)
+            ):
                 rule = [p for p in _python_parts(node.args[HELPERS[node.func.id]]) if len(p.strip()) > 1]
                 out.append(Message(f"{path.relative_to(ROOT)}:{node.lineno}", "ValueError", tuple(rule), True))
                 continue
@@ -116,7 +126,9 @@ def python(folder: Path = ROOT / "python" / "pullback") -> list[Message]:
                 continue  # a helper: its callers are listed
             name = node.exc.func.attr if isinstance(node.exc.func, ast.Attribute) else getattr(node.exc.func, "id", "?")
             has_help = any("help: " in p for p in parts)
-            rule = [p.split("\n")[0] for p in parts[: 1 + next((i for i, p in enumerate(parts) if "\n" in p), len(parts))]]
+            rule = [
+                p.split("\n")[0] for p in parts[: 1 + next((i for i, p in enumerate(parts) if "\n" in p), len(parts))]
+            ]
             rule = [p for p in rule if len(p.strip()) > 1]
             out.append(Message(f"{path.relative_to(ROOT)}:{node.lineno}", name, tuple(rule), has_help))
     return out

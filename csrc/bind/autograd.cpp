@@ -14,7 +14,7 @@ namespace {
 
 std::vector<Tensor> tensors_of(nb::handle list) {
   std::vector<Tensor> v;
-  for (nb::handle h : nb::cast<nb::sequence>(list)) v.push_back(h.is_none() ? Tensor() : unwrap(h.ptr()));
+  for (nb::handle h : nb::cast<nb::sequence>(list)) v.push_back(h.is_none() ? Tensor() : checked_tensor(h, "gradients"));
   return v;
 }
 
@@ -48,6 +48,8 @@ void backward_of(const Tensor& root, const Tensor& cotangent, bool create_graph,
 
 nb::tuple gradients_of(nb::handle outputs, nb::handle inputs, nb::handle cotangents, bool create_graph, bool retain_graph) {
   std::vector<Tensor> outs = tensors_of(outputs), ins = tensors_of(inputs), gs;
+  for (nb::handle list : {outputs, inputs})
+    for (nb::handle h : nb::cast<nb::sequence>(list)) checked_tensor(h, "gradients");
   if (!cotangents.is_none()) gs = tensors_of(cotangents);
   if (!gs.empty() && gs.size() != outs.size())
     fail<ShapeError>("gradients", std::to_string(gs.size()) + " cotangents for " + std::to_string(outs.size()) + " outputs",
@@ -223,7 +225,7 @@ nb::tuple custom_boundary(const std::string& name, nb::handle sources, nb::handl
   record_n(op, ins, outs, {}, [pull, n = ins.size(), k = outs.size()](const Slots&, const PullArgs& a) {
     nb::sequence r = nb::cast<nb::sequence>(pull(list_of(a.g, k)));
     for (size_t i = 0; i < n; i++)
-      if (nb::object g = r[i]; a.need(int(i)) && !g.is_none()) a.gin[i] = unwrap(g.ptr());
+      if (nb::object g = r[i]; a.need(int(i)) && !g.is_none()) a.gin[i] = checked_tensor(g, "custom");
   });
   return tuple_of(outs);
 }

@@ -89,6 +89,7 @@ Dims to_dims(PyObject* o, const char* op) {
     return d;
   }
   Py_ssize_t n = PySequence_Size(o);
+  if (n < 0) nb::raise_python_error();
   for (Py_ssize_t i = 0; i < n; i++) {
     nb::object v = nb::steal(PySequence_GetItem(o, i));
     if (!v.is_valid()) nb::raise_python_error();
@@ -148,6 +149,8 @@ void set_error() {
     e.restore();
   } catch (nb::builtin_exception& e) {
     PyErr_SetString(e.type() == nb::exception_type::value_error ? PyExc_ValueError : PyExc_TypeError, e.what());
+  } catch (const nb::cast_error&) {
+    PyErr_SetString(error_types[1], "an argument has a wrong type\nhelp: see help() of the function");
   } catch (const std::exception& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what());
   }
@@ -171,6 +174,8 @@ void bind_errors(nb::module_& m) {
           std::rethrow_exception(p);
         } catch (const Error&) {
           set_error();
+        } catch (const nb::cast_error&) {
+          PyErr_SetString(error_types[1], "an argument has a wrong type\nhelp: see help() of the function");
         }
       });
 }

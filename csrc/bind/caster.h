@@ -22,6 +22,12 @@ struct PyTensor {
 extern PyTypeObject* tensor_type;
 inline bool is_tensor(PyObject* o) { return Py_TYPE(o) == tensor_type || PyType_IsSubtype(Py_TYPE(o), tensor_type); }
 inline const Tensor& unwrap(PyObject* o) { return nb::inst_ptr<PyTensor>(nb::handle(o))->t; }
+// The same for an object that may be anything.
+inline const Tensor& checked_tensor(nb::handle h, const char* op) {
+  if (!is_tensor(h.ptr()))
+    fail<DTypeError>(op, std::string("takes tensors, got ") + Py_TYPE(h.ptr())->tp_name, "make one with pb.asarray");
+  return unwrap(h.ptr());
+}
 PyObject* wrap(const Tensor& t);  // new reference; None for no tensor
 
 // A tensor, a Python scalar (weak) or anything asarray takes.

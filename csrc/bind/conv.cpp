@@ -1,7 +1,6 @@
 // Convolutions and pooling.
 #include "families/conv.h"
 
-#include <nanobind/stl/optional.h>
 
 #include "bind/caster.h"
 #include "families/pool.h"
@@ -24,10 +23,8 @@ int64_t one_of(const char* op, const char* name, const Dims& d) {
 Pair or_size(const char* op, const Axes& stride, Pair size) {
   return stride.all ? size : pair_of(op, "stride", stride.axes);
 }
-const Tensor& or_none(const std::optional<Operand>& t) {
-  static const Tensor none;
-  return t ? t->t : none;
-}
+// Not std::optional<Operand>: its caster is noexcept, so an error of the conversion would end the process.
+Tensor or_none(nb::handle t) { return t.is_none() ? Tensor() : to_tensor(t.ptr()); }
 
 ConvOptions options(const char* op, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
   return {pair_of(op, "stride", stride), pair_of(op, "padding", padding), pair_of(op, "dilation", dilation), groups};
@@ -67,23 +64,22 @@ void bind_pools(nb::module_& m) {
 }  // namespace
 
 void bind_conv(nb::module_& m) {
-  using Bias = std::optional<Operand>;
   def_op(
       m,
       {"conv2d", "Linear", "conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1)",
        "Cross-correlation of x (n, c, h, w) with weight (o, c / groups, kh, kw), plus bias (o). stride, padding and "
        "dilation are ints or pairs (height, width). The result has the shape (n, o, oh, ow) with "
        "oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1."},
-      [](const Operand& x, const Operand& w, const Bias& b, const Dims& stride, const Dims& padding,
+      [](const Operand& x, const Operand& w, nb::handle b, const Dims& stride, const Dims& padding,
          const Dims& dilation,
          int64_t groups) { return conv2d(x.t, w.t, or_none(b), options("conv2d", stride, padding, dilation, groups)); },
-      nb::arg("x"), nb::arg("weight"), nb::arg("bias") = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
+      nb::arg("x"), nb::arg("weight"), nb::arg("bias").none() = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
       nb::arg("padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1);
   def_op(
       m,
       {"conv1d", "Linear", "conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1)",
        "Cross-correlation of x (n, c, length) with weight (o, c / groups, k), plus bias (o)."},
-      [](const Operand& x, const Operand& w, const Bias& b, const Dims& stride, const Dims& padding,
+      [](const Operand& x, const Operand& w, nb::handle b, const Dims& stride, const Dims& padding,
          const Dims& dilation, int64_t groups) {
         const char* op = "conv1d";
         ConvOptions o{{1, one_of(op, "stride", stride)},
@@ -92,7 +88,7 @@ void bind_conv(nb::module_& m) {
                       groups};
         return conv1d(x.t, w.t, or_none(b), o);
       },
-      nb::arg("x"), nb::arg("weight"), nb::arg("bias") = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
+      nb::arg("x"), nb::arg("weight"), nb::arg("bias").none() = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
       nb::arg("padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1);
   def_op(
       m,
@@ -100,13 +96,13 @@ void bind_conv(nb::module_& m) {
        "conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1)",
        "The transpose of conv2d in its input: x (n, c, h, w), weight (c, o / groups, kh, kw), bias (o). The result "
        "has the height (h - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1."},
-      [](const Operand& x, const Operand& w, const Bias& b, const Dims& stride, const Dims& padding,
+      [](const Operand& x, const Operand& w, nb::handle b, const Dims& stride, const Dims& padding,
          const Dims& output_padding, const Dims& dilation, int64_t groups) {
         const char* op = "conv_transpose2d";
         return conv_transpose2d(x.t, w.t, or_none(b), options(op, stride, padding, dilation, groups),
                                 pair_of(op, "output_padding", output_padding));
       },
-      nb::arg("x"), nb::arg("weight"), nb::arg("bias") = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
+      nb::arg("x"), nb::arg("weight"), nb::arg("bias").none() = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
       nb::arg("padding") = 0, nb::arg("output_padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1);
   bind_pools(m);
 }

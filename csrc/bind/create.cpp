@@ -226,7 +226,7 @@ void bind_create(nb::module_& m) {
         nb::arg("buffer"), nb::arg("dtype"), nb::arg("shape"), "A tensor with a copy of raw bytes in C order.");
   bind_fill(m);
   m.def("promote_types", &promote, nb::arg("a"), nb::arg("b"),
-        "The dtype that both are promoted to.\n\nExample:\n    >>> pb.promote_types(pb.int8, pb.uint8)\n    pullback.int16");
+        "The dtype that both are promoted to; see pb.result_type.");
   m.def("memory_stats", [] {
     alloc::Stats s = alloc::stats();
     nb::dict d;

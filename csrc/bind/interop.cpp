@@ -174,6 +174,9 @@ Tensor wrap_managed(const dl::Array& a, bool readonly, void (*release)(void*), v
 
 nb::object capsule_of(PyObject* o) {
   nb::object producer = nb::borrow(o);
+  if (!nb::hasattr(producer, "__dlpack_device__") || !nb::hasattr(producer, "__dlpack__"))
+    fail<DTypeError>("from_dlpack", std::string("an object of type ") + Py_TYPE(o)->tp_name + " does not speak DLPack",
+                     "pass an array that has __dlpack__ and __dlpack_device__; pb.asarray takes other data");
   nb::object device = producer.attr("__dlpack_device__")();
   int type = nb::cast<int>(nb::int_(device[0]));
   if (type != dl::kCpu && type != dl::kCudaHost)

@@ -62,7 +62,7 @@ void add_groups(Driver& d, nb::list groups, nb::handle grads) {
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
       if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
-      const Tensor& x = unwrap(p.ptr());
+      const Tensor& x = checked_tensor(p, "optimizer");
       if (grads.is_none()) {
         d.add(x, x->meta ? x->meta->grad : Tensor());
       } else {
@@ -257,7 +257,7 @@ void bind_optim(nb::module_& m) {
       "optim_zero_grad",
       [](nb::list params) {
         for (nb::handle p : params) {
-          const Tensor& t = unwrap(p.ptr());
+          const Tensor& t = checked_tensor(p, "zero_grad");
           if (t->meta) t->meta->grad = Tensor();
         }
       },

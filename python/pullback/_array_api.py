@@ -139,6 +139,7 @@ def astype(x: Tensor, dtype: dtype, /, *, copy: bool = True, device: str | None 
     >>> pb.astype(pb.asarray([1.5]), pb.int64).tolist()
     [1]
     """
+    x = C.asarray(x)
     y = x if device is None else x.to(device)
     return y.clone() if copy and y.dtype == dtype else y.astype(dtype)
 
@@ -150,6 +151,7 @@ def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     [(3, 4), (3, 4)]
     """
     shape: Any = ()
-    for a in arrays:
-        shape = C._broadcast_shapes(shape, a.shape)
-    return [C.broadcast_to(a, shape) for a in arrays]
+    tensors = [C.asarray(a) for a in arrays]
+    for t in tensors:
+        shape = C._broadcast_shapes(shape, t.shape)
+    return [C.broadcast_to(t, shape) for t in tensors]

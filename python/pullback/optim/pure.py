@@ -29,6 +29,7 @@ def align(tree: Any, other: Any, what: str) -> Iterator[Any]:
 
 
 def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
+    """The first state of a rule for a tree of parameters."""
     leaves, build = flatten(params)
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
@@ -42,6 +43,7 @@ def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
 def update(
     row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], hyper: list[Any], decay: Any, decoupled: bool
 ) -> tuple[Any, dict[str, Any]]:
+    """One step of a rule: (new parameters, new state); nothing is written to."""
     missing = [slot for slot in ("step", *row["slots"]) if slot not in state]
     if missing:
         raise ValueError(

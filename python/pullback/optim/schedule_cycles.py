@@ -18,6 +18,7 @@ class _Momentum(LRScheduler):
     cycle_momentum: bool
 
     def momentum(self, t: float, group: int) -> float:
+        """The momentum of a group at time t."""
         raise NotImplementedError
 
     def _check_momentum(self, optimizer: Optimizer) -> None:

@@ -20,6 +20,7 @@ def _slots(opt: Optimizer, group: dict[str, Any]) -> tuple[str, ...]:
 
 
 def save(opt: Optimizer, copy: bool) -> dict[str, Any]:
+    """The flat state of an optimizer; `copy` takes the tensors out of its memory."""
     d: dict[str, Any] = {"rule": type(opt).__name__}
     at = 0
     for j, group in enumerate(opt.param_groups):
@@ -48,6 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
+    """Takes a flat state, or one in the layout of PyTorch, after every check."""
     torch_groups = d.get("param_groups")
     groups, states = _from_torch(opt, d) if torch_groups is not None else _from_flat(opt, d)
     if len(groups) != len(opt.param_groups):

@@ -107,6 +107,7 @@ class Folder:
         return [p for _, p in sorted(found)]
 
     def write(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Writes the checkpoint of a step, then drops those that are too old."""
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"step-{step:08d}.safetensors"
         write(path, state)

@@ -105,6 +105,7 @@ def finite(t: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a number or a tensor of one element."""
     return isinstance(value, (int, float)) or (isinstance(value, pb.Tensor) and value.size == 1)
 
 
@@ -115,12 +116,14 @@ class Means:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, numbers: Mapping[str, float], weight: float) -> None:
+        """Adds numbers with one weight."""
         for name, value in numbers.items():
             total = self.sums.setdefault(name, [0.0, 0.0])
             total[0] += value * weight
             total[1] += weight
 
     def values(self) -> dict[str, float]:
+        """The weighted means."""
         return {name: total / weight if weight else math.nan for name, (total, weight) in self.sums.items()}
 
 

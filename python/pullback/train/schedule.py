@@ -8,6 +8,7 @@ from typing import Any
 
 
 def schedules_of(schedule: Any, optimizers: Mapping[str, Any]) -> list[Schedule]:
+    """The schedules of a trainer from one, a list, or a dict by optimizer."""
     if schedule is None:
         return []
     if isinstance(schedule, Mapping):
@@ -35,6 +36,7 @@ class Schedule:
         self.needs_metric = self.is_object and "metrics" in inspect.signature(schedule.step).parameters
 
     def before_step(self, step: int) -> None:
+        """Sets the rate of a plain function."""
         if not self.is_object:
             rate = float(self.schedule(step))
             for optimizer in self.optimizers:
@@ -42,16 +44,20 @@ class Schedule:
                     group["lr"] = rate
 
     def after_step(self) -> None:
+        """Moves an object on by one step."""
         if self.is_object and not self.needs_metric:
             self.schedule.step()
 
     def after_epoch(self, record: Mapping[str, Any]) -> None:
+        """Moves a schedule that watches a metric on by one epoch."""
         if self.needs_metric:
             self.schedule.step(record.get("valid_loss", record.get("loss")))
 
     def state_dict(self) -> Any:
+        """The state of an object; None for a function."""
         return self.schedule.state_dict() if self.is_object else None
 
     def load_state_dict(self, state: Any) -> None:
+        """Takes back what state_dict gave."""
         if self.is_object:
             self.schedule.load_state_dict(state)
