@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

@@ -1,7 +1,7 @@
 """Modules: the tree, the layers, the initialisers. Arguments, layouts and names are PyTorch's."""
 
 from pullback.nn import init
-from pullback.nn.activation import *  # noqa: F403
+from pullback.nn.activation import *
 from pullback.nn.activation import __all__ as _activations
 from pullback.nn.attention import MultiheadAttention, TransformerBlock
 from pullback.nn.containers import ModuleDict, ModuleList, Sequential

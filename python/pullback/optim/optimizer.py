@@ -183,7 +183,8 @@ class Optimizer:
                 unknown = set(grads) - set(names)
                 if unknown:
                     raise ValueError(
-                        f"step: grads names an unknown parameter {sorted(unknown)[0]!r}\nhelp: use the names of the optimizer"
+                        f"step: grads names an unknown parameter {sorted(unknown)[0]!r}\n"
+                        "help: use the names of the optimizer"
                     )
                 return [grads.get(name) for name in names]
             grads = grads.values()

@@ -79,7 +79,8 @@ def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
         at += count
     if states:
         raise ValueError(
-            f"load_state_dict: the state names parameter {min(states)}, but there are {at}\nhelp: load the state of this model"
+            f"load_state_dict: the state names parameter {min(states)}, but there are {at}\n"
+            "help: load the state of this model"
         )
     for group, new in zip(opt.param_groups, new_groups, strict=True):
         group.update(new)
