@@ -166,6 +166,12 @@ CALLS = [
     (lambda: pb.tile(pb.ones(4), HUGE * HUGE), pb.ShapeError, "out of the range|overflows"),
     (lambda: pb.zeros((1,) * 33), pb.ShapeError, "at most 32 dimensions"),
     (lambda: pb.empty((2**56,)), MemoryError, "bytes were asked for and the system refused"),
+    (
+        lambda: pb.full_like(pb.ones(3), pb.ones((1, 2, 3))),
+        pb.ShapeError,
+        "the fill value does not broadcast to the shape",
+    ),
+    (lambda: pb.full((2,), pb.ones((3,))), pb.ShapeError, "do not broadcast"),
     (lambda: pb.squeeze(X, 0), pb.ShapeError, "axis 0 has size 2"),
     (lambda: pb.matmul(X, 2.0), pb.ShapeError, "a 0-d operand has no axis to sum over"),
     (lambda: pb.vecdot(X, 2.0), pb.ShapeError, "a 0-d operand has no axis to sum over"),

@@ -100,7 +100,7 @@ ALLOWED = (
     pb.DeviceError,
     pb.GraphError,
     pb.CheckpointError,
-    OverflowError,
+    BufferError, OverflowError,
 )
 
 

@@ -80,6 +80,13 @@ nb::list meshgrid(const nb::args& arrays, const std::string& indexing) {
   return out;
 }
 
+// copy_into trusts its shapes.
+void fill_with(const Tensor& out, const Tensor& value, const char* op) {
+  if (!(broadcast(value.shape(), out.shape(), op) == out.shape()))
+    fail<ShapeError>(op, "the fill value does not broadcast to the shape", "pass a number or a smaller tensor", out, value);
+  copy_into(out, value);
+}
+
 double number(nb::handle h) { return nb::cast<double>(nb::float_(h)); }
 
 }  // namespace
@@ -101,7 +108,7 @@ void bind_fill(nb::module_& m) {
           check_device(dev);
           DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
           Tensor out = empty(s, t);
-          copy_into(out, v.t);
+          fill_with(out, v.t, "full");
           return out;
         },
         nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(),
@@ -161,7 +168,7 @@ void bind_fill(nb::module_& m) {
         [=](const Operand& x, const Operand& value, nb::handle d, nb::handle dev) {
           check_device(dev);
           Tensor out = empty(x.t.shape(), dtype_or(d, x.t.dtype()));
-          copy_into(out, value.t);
+          fill_with(out, value.t, "full_like");
           return out;
         },
         nb::arg("x"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
