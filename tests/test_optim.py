@@ -484,7 +484,7 @@ def one():
         (lambda: optim.Adam([one()], betas=(0.9,)), "betas must be 2 numbers"),
         (lambda: optim.Adam([one()], betas=0.9), "betas must be 2 numbers"),
         (lambda: optim.Adam([one()], eps=-1.0), "eps must be finite and not negative"),
-        (lambda: optim.Adam([one()], amsgrad="paper"), "amsgrad must be False or True"),
+        (lambda: optim.Adam([one()], amsgrad="other"), "amsgrad must be False or True"),
         (lambda: optim.AdamW([one()], weight_decay=-1.0), "weight_decay must be finite and not negative"),
         (lambda: optim.AdamW([]), "empty parameter list"),
         (lambda: optim.AdamW([{"params": []}]), "empty parameter list"),
