@@ -7,7 +7,7 @@ set(PB_CPU_UNITS cast gemm conv pool row attention optim)
 set(PB_ISA_v2 -march=x86-64-v2)
 set(PB_ISA_v3 -march=x86-64-v3)
 set(PB_ISA_v4 -march=x86-64-v4 -mprefer-vector-width=512)
-set(PB_KERNEL_FLAGS -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-exceptions)
+set(PB_KERNEL_FLAGS -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-exceptions -Wno-psabi)
 set(PB_GENERATED ${CMAKE_CURRENT_BINARY_DIR}/generated)
 
 set(kernel_sources)

@@ -1,4 +1,5 @@
-"""NumPy reference of each registry row, in float64. A row without an entry here fails its family's test."""
+"""NumPy reference of each Map and Reduce row, in float64; those of the other families are in refs_rows.py. A row without
+an entry fails its family's test."""
 
 from __future__ import annotations
 

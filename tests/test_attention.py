@@ -1,8 +1,9 @@
 """Scaled dot-product attention, against NumPy in float64, finite differences and forward mode."""
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 attention = pb.scaled_dot_product_attention
 

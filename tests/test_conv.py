@@ -200,8 +200,9 @@ def test_transposed_convolution(case):
     x_shape, w_shape, options = case
     x, w = draw(x_shape, 0), draw(w_shape, 1)
     g = draw(conv_refs.conv2d(x, w, **options).shape, 3)
-    stride, padding, dilation = (conv_refs.pair(options.get(k, d)) for k, d in
-                                 (("stride", 1), ("padding", 0), ("dilation", 1)))
+    stride, padding, dilation = (
+        conv_refs.pair(options.get(k, d)) for k, d in (("stride", 1), ("padding", 0), ("dilation", 1))
+    )
     room = [x_shape[2 + i] + 2 * padding[i] - dilation[i] * (w_shape[2 + i] - 1) - 1 for i in (0, 1)]
     surplus = tuple(room[i] % stride[i] for i in (0, 1))
     channels = x_shape[1]
@@ -350,25 +351,28 @@ def shapes(x, w, b=None):
     return [pb.zeros(s, dtype=pb.float32) for s in (x, w, *([] if b is None else [b]))]
 
 
-@pytest.mark.parametrize("args,options,error,match", [
-    (((3, 5, 5), (4, 3, 3, 3)), {}, pb.ShapeError, "must have 4 dimensions"),
-    (((1, 3, 5, 5), (4, 3, 3)), {}, pb.ShapeError, "the weight must have 4 dimensions"),
-    (((1, 3, 5, 5), (4, 2, 3, 3)), {}, pb.ShapeError, "has 3 channels, the weight takes 2 in each of 1 groups"),
-    (((1, 4, 5, 5), (4, 3, 3, 3)), {"groups": 2}, pb.ShapeError, "the input has 4 channels, the weight takes 3"),
-    (((1, 4, 5, 5), (3, 2, 3, 3)), {"groups": 2}, pb.ShapeError, "groups = 2 does not divide"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"groups": 0}, ValueError, "groups must be at least 1"),
-    (((1, 3, 5, 5), (4, 3, 6, 3)), {}, pb.ShapeError, "the kernel 6x3 is larger than the padded input"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"dilation": 3}, pb.ShapeError, "larger than the padded input"),
-    (((1, 3, 5, 5), (4, 3, 0, 3)), {}, pb.ShapeError, "the kernel is empty"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"padding": -1}, ValueError, "padding must be at least 0"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"stride": (1, 0)}, ValueError, "stride must be at least 1"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"dilation": 0}, ValueError, "dilation must be at least 1"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"padding": 2**40}, ValueError, "at most 2\\*\\*30"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"stride": (1, 2, 3)}, ValueError, "stride has 3 values"),
-    (((1, 3, 5, 5), (4, 3, 3, 3), (3,)), {}, pb.ShapeError, "one value per output channel, 4"),
-    (((1, 3, 5, 5), (4, 3, 3, 3), (4, 1)), {}, pb.ShapeError, "one value per output channel"),
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {"padding": 2**30}, (pb.ShapeError, MemoryError), "help"),
-])
+@pytest.mark.parametrize(
+    "args,options,error,match",
+    [
+        (((3, 5, 5), (4, 3, 3, 3)), {}, pb.ShapeError, "must have 4 dimensions"),
+        (((1, 3, 5, 5), (4, 3, 3)), {}, pb.ShapeError, "the weight must have 4 dimensions"),
+        (((1, 3, 5, 5), (4, 2, 3, 3)), {}, pb.ShapeError, "has 3 channels, the weight takes 2 in each of 1 groups"),
+        (((1, 4, 5, 5), (4, 3, 3, 3)), {"groups": 2}, pb.ShapeError, "the input has 4 channels, the weight takes 3"),
+        (((1, 4, 5, 5), (3, 2, 3, 3)), {"groups": 2}, pb.ShapeError, "groups = 2 does not divide"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"groups": 0}, ValueError, "groups must be at least 1"),
+        (((1, 3, 5, 5), (4, 3, 6, 3)), {}, pb.ShapeError, "the kernel 6x3 is larger than the padded input"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"dilation": 3}, pb.ShapeError, "larger than the padded input"),
+        (((1, 3, 5, 5), (4, 3, 0, 3)), {}, pb.ShapeError, "the kernel is empty"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"padding": -1}, ValueError, "padding must be at least 0"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"stride": (1, 0)}, ValueError, "stride must be at least 1"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"dilation": 0}, ValueError, "dilation must be at least 1"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"padding": 2**40}, ValueError, "at most 2\\*\\*30"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"stride": (1, 2, 3)}, ValueError, "stride has 3 values"),
+        (((1, 3, 5, 5), (4, 3, 3, 3), (3,)), {}, pb.ShapeError, "one value per output channel, 4"),
+        (((1, 3, 5, 5), (4, 3, 3, 3), (4, 1)), {}, pb.ShapeError, "one value per output channel"),
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {"padding": 2**30}, (pb.ShapeError, MemoryError), "help"),
+    ],
+)
 def test_errors(args, options, error, match):
     with pytest.raises(error, match=match):
         pb.conv2d(*shapes(*args), **options)
@@ -386,14 +390,17 @@ def test_conv1d_errors():
         pb.conv1d(*shapes((1, 3, 5), (4, 3, 3)), stride=(1, 2))
 
 
-@pytest.mark.parametrize("args,options,error,match", [
-    (((1, 3, 5, 5), (4, 3, 3, 3)), {}, pb.ShapeError, "the input has 3 channels, the weight takes 4"),
-    (((1, 4, 5, 5), (4, 3, 3, 3)), {"output_padding": 1}, ValueError, "smaller than the stride, got 1"),
-    (((1, 4, 5, 5), (4, 3, 3, 3)), {"padding": 4}, pb.ShapeError, "removes the whole result"),
-    (((1, 4, 0, 5), (4, 3, 3, 3)), {}, pb.ShapeError, "empty or too large"),
-    (((1, 4, 5, 5), (4, 3, 3, 3), (4,)), {}, pb.ShapeError, "one value per output channel, 3"),
-    (((1, 4, 5, 5), (4, 3, 3, 3)), {"groups": 3}, pb.ShapeError, "groups = 3 does not divide"),
-])
+@pytest.mark.parametrize(
+    "args,options,error,match",
+    [
+        (((1, 3, 5, 5), (4, 3, 3, 3)), {}, pb.ShapeError, "the input has 3 channels, the weight takes 4"),
+        (((1, 4, 5, 5), (4, 3, 3, 3)), {"output_padding": 1}, ValueError, "smaller than the stride, got 1"),
+        (((1, 4, 5, 5), (4, 3, 3, 3)), {"padding": 4}, pb.ShapeError, "removes the whole result"),
+        (((1, 4, 0, 5), (4, 3, 3, 3)), {}, pb.ShapeError, "empty or too large"),
+        (((1, 4, 5, 5), (4, 3, 3, 3), (4,)), {}, pb.ShapeError, "one value per output channel, 3"),
+        (((1, 4, 5, 5), (4, 3, 3, 3)), {"groups": 3}, pb.ShapeError, "groups = 3 does not divide"),
+    ],
+)
 def test_transposed_errors(args, options, error, match):
     with pytest.raises(error, match=match):
         pb.conv_transpose2d(*shapes(*args), **options)

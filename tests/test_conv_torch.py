@@ -39,10 +39,17 @@ def test_conv2d(case, dtype, tol):
     both(lambda *a: pb.conv2d(*a, **options), lambda *a: F.conv2d(*a, **options), (x, w, b), tol)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"stride": 2, "padding": 1, "output_padding": 1}, {"stride": (2, 3), "output_padding": (0, 2), "groups": 2},
-    {"dilation": 2, "padding": (0, 2)}, {"stride": 3, "dilation": 2, "groups": 4}, {"stride": 5, "padding": 2},
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stride": 2, "padding": 1, "output_padding": 1},
+        {"stride": (2, 3), "output_padding": (0, 2), "groups": 2},
+        {"dilation": 2, "padding": (0, 2)},
+        {"stride": 3, "dilation": 2, "groups": 4},
+        {"stride": 5, "padding": 2},
+    ],
+)
 def test_conv_transpose2d(options):
     groups = options.get("groups", 1)
     arrays = draw((2, 4, 5, 6), 0), draw((4, 3, 3, 4), 1), draw((3 * groups,), 2)

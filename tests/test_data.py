@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback.data import DataLoader, RandomWindows, TensorDataset, Text, Windows, batch_rng, collate
 
 

@@ -1,8 +1,9 @@
 """Indexing and item assignment against NumPy, with gradients against a dense linear map."""
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 RNG = np.random.default_rng(0)
 NPA = np.array

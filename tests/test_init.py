@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback.nn import init
 
 ALPHA = 1e-9

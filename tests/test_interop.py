@@ -11,8 +11,9 @@ import weakref
 import zlib
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 DTYPES = [
     "bool",

@@ -10,8 +10,9 @@ import sys
 import zlib
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback import io
 
 DTYPES = [

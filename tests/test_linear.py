@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 TOL = {"float32": 2e-6, "float64": 4e-15}  # times the sum of |a||b|
 SIZES = [1, 2, 3, 5, 6, 7, 13, 14, 15, 16, 17, 29, 31, 32, 33, 63, 65]

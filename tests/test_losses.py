@@ -1,8 +1,9 @@
 """The losses, against NumPy in float64, finite differences and forward mode."""
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback import losses
 
 

@@ -108,7 +108,15 @@ def test_nan_and_infinity(name):
         args = [np.array([1.0, 0, 1, 0, 1]), special, np.full(5, 0.75)]
     with np.errstate(all="ignore"):
         want = refs.MAP[name](*args)
-    limits = {"mish": 0.0, "silu": 0.0, "gelu": 0.0, "gelu_tanh": 0.0, "hardswish": 0.0, "softsign": None, "_mills": None}
+    limits = {
+        "mish": 0.0,
+        "silu": 0.0,
+        "gelu": 0.0,
+        "gelu_tanh": 0.0,
+        "hardswish": 0.0,
+        "softsign": None,
+        "_mills": None,
+    }
     for dtype in ("float32", "float64"):
         got = op(name)(*[pb.asarray(a.astype(dtype)) for a in args]).numpy().astype(np.float64)
         if not ROWS[name]["mask"]:
@@ -116,7 +124,10 @@ def test_nan_and_infinity(name):
         for i in range(1, 5):
             if name in limits and i in (1, 2):
                 continue  # torch and the limit differ here; test_activations_at_infinity states ours
-            assert np.array_equal(got[i], np.float64(want[i]), equal_nan=True) or abs(got[i] - want[i]) <= 1e-6, (i, got)
+            assert np.array_equal(got[i], np.float64(want[i]), equal_nan=True) or abs(got[i] - want[i]) <= 1e-6, (
+                i,
+                got,
+            )
 
 
 LIMITS = {  # where the reference formula gives NaN: the value at +inf and at -inf (None: NaN)

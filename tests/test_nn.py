@@ -5,8 +5,9 @@ import copy
 import math
 import pickle
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback import nn
 
 

@@ -1,8 +1,9 @@
 """Rules of several gradients against two-closure loops in NumPy, and what the closure may rely on."""
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback import optim
 
 A = np.diag([1.0, 3.0, 0.5, 2.0]) + 0.1
@@ -294,7 +295,7 @@ def test_bad_arguments():
         optim.SAM(optim.SAM(base))
     with pytest.raises(TypeError, match="base must be SGD, Adam or AdamW"):
         optim.XGrad(optim.Lion([u]))
-    with pytest.raises(ValueError, match="rho must be finite"):
+    with pytest.raises(ValueError, match="rho must be finite, got nan"):
         optim.SAM(base, rho=float("nan"))
     with pytest.raises(ValueError, match="mode must be"):
         optim.GradientRegularization(base, mode="up")

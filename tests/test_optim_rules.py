@@ -1,9 +1,10 @@
 """Every update rule beyond SGD and Adam against float64 references, and what all of them share."""
 
 import numpy as np
+import pytest
+
 import optim_refs as ref
 import pullback as pb
-import pytest
 from pullback import _core as C
 from pullback import optim
 

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
+
 import pullback as pb  # noqa: E402
 from pullback import optim  # noqa: E402
 from pullback.optim import lr_scheduler as S  # noqa: E402

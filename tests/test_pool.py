@@ -94,8 +94,12 @@ def test_second_order_and_forward_mode_of_max(shape, size, options):
     t = draw(shape, 1)
     eps = 1e-7  # smaller than the gaps between cells, so that no maximum moves
     y, push = pb.jvp(f, (pb.asarray(x),), (pb.asarray(t),))
-    close(push.numpy(), (conv_refs.max_pool2d(x + eps * t, size, **options)
-                         - conv_refs.max_pool2d(x - eps * t, size, **options)) / (2 * eps), 1e-7)
+    close(
+        push.numpy(),
+        (conv_refs.max_pool2d(x + eps * t, size, **options) - conv_refs.max_pool2d(x - eps * t, size, **options))
+        / (2 * eps),
+        1e-7,
+    )
     g = draw(y.shape, 2)
     dx = gradient(f, x, g)
     assert abs((push.numpy() * g).sum() - (dx * t).sum()) <= 1e-12 * max(1, np.abs(dx * t).sum())
@@ -165,8 +169,11 @@ def test_empty_batch(name, shape):
 
 def test_bits_do_not_depend_on_threads():
     x = draw((8, 16, 33, 35), dtype=np.float32)
-    fs = [lambda t: pb.max_pool2d(t, 3, stride=2, padding=1), lambda t: pb.avg_pool2d(t, 3, stride=1),
-          lambda t: pb.adaptive_avg_pool2d(t, 7)]
+    fs = [
+        lambda t: pb.max_pool2d(t, 3, stride=2, padding=1),
+        lambda t: pb.avg_pool2d(t, 3, stride=1),
+        lambda t: pb.adaptive_avg_pool2d(t, 7),
+    ]
     bits = []
     for threads in (1, 2, 3):
         pb.set_num_threads(threads)
@@ -181,20 +188,27 @@ def test_max_keeps_one_byte_per_output():
     assert pb.memory.saved_bytes(pb.max_pool2d(x, 2).sum()) <= leaf_bytes + 2 * 3 * 4 * 4
 
 
-@pytest.mark.parametrize("call,error,match", [
-    (lambda x: pb.max_pool2d(x[0, 0], 2), pb.ShapeError, "max_pool2d: the input must have 3 or 4 dimensions"),
-    (lambda x: pb.avg_pool2d(x, (6, 5)), pb.ShapeError, "avg_pool2d: the window 6x5 is larger than the padded input"),
-    (lambda x: pb.max_pool2d(x, 0), ValueError, "size and stride must be at least 1"),
-    (lambda x: pb.max_pool2d(x, 2, stride=-1), ValueError, "size and stride must be at least 1"),
-    (lambda x: pb.max_pool2d(x, 2, padding=-1), ValueError, "padding must be at least 0"),
-    (lambda x: pb.avg_pool2d(x, 2, padding=2), ValueError, "at most half of the window, got 2"),
-    (lambda x: pb.max_pool2d(x, (2, 2, 2)), ValueError, "size has 3 values"),
-    (lambda x: pb.max_pool2d(x.astype(pb.int32), 2), pb.DTypeError, "the input must be a float"),
-    (lambda x: pb.max_pool2d(x[:, :, :0], 2, padding=1), pb.ShapeError, "planes of the input are empty"),
-    (lambda x: pb.adaptive_avg_pool2d(x, 0), ValueError, "size must be at least 1"),
-    (lambda x: pb.adaptive_avg_pool2d(x[:, :, :0], 2), pb.ShapeError, "planes of the input are empty"),
-    (lambda x: pb.adaptive_avg_pool2d(x[0, 0], 2), pb.ShapeError, "3 or 4 dimensions"),
-])
+@pytest.mark.parametrize(
+    "call,error,match",
+    [
+        (lambda x: pb.max_pool2d(x[0, 0], 2), pb.ShapeError, "max_pool2d: the input must have 3 or 4 dimensions"),
+        (
+            lambda x: pb.avg_pool2d(x, (6, 5)),
+            pb.ShapeError,
+            "avg_pool2d: the window 6x5 is larger than the padded input",
+        ),
+        (lambda x: pb.max_pool2d(x, 0), ValueError, "size and stride must be at least 1"),
+        (lambda x: pb.max_pool2d(x, 2, stride=-1), ValueError, "size and stride must be at least 1"),
+        (lambda x: pb.max_pool2d(x, 2, padding=-1), ValueError, "padding must be at least 0"),
+        (lambda x: pb.avg_pool2d(x, 2, padding=2), ValueError, "at most half of the window, got 2"),
+        (lambda x: pb.max_pool2d(x, (2, 2, 2)), ValueError, "size has 3 values"),
+        (lambda x: pb.max_pool2d(x.astype(pb.int32), 2), pb.DTypeError, "the input must be a float"),
+        (lambda x: pb.max_pool2d(x[:, :, :0], 2, padding=1), pb.ShapeError, "planes of the input are empty"),
+        (lambda x: pb.adaptive_avg_pool2d(x, 0), ValueError, "size must be at least 1"),
+        (lambda x: pb.adaptive_avg_pool2d(x[:, :, :0], 2), pb.ShapeError, "planes of the input are empty"),
+        (lambda x: pb.adaptive_avg_pool2d(x[0, 0], 2), pb.ShapeError, "3 or 4 dimensions"),
+    ],
+)
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call(pb.zeros((2, 3, 5, 5), dtype=pb.float32))

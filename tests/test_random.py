@@ -6,8 +6,9 @@ import math
 import pickle
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 ALPHA = 1e-9
 

@@ -57,7 +57,9 @@ def test_bits_do_not_depend_on_threads(name, shape, axis):
     pb.set_num_threads(2)
     assert public(name)(x, axis=axis).tobytes() == one.tobytes()
     wide = x.numpy().astype(np.float64)
-    scale = np.sum(np.abs(wide), axis=axis) if name == "sum" else 1.0  # rounding is relative to the terms, not their sum
+    scale = (
+        np.sum(np.abs(wide), axis=axis) if name == "sum" else 1.0
+    )  # rounding is relative to the terms, not their sum
     close(one.numpy() / scale, refs.REDUCE[name](wide, axis=axis) / scale, 1e-6)
 
 
@@ -110,7 +112,11 @@ def test_references_of_compositions():
     t = pb.asarray(x)
     close(pb.var(t, axis=1, correction=1).numpy(), x.var(1, ddof=1), 1e-13)
     close(pb.std(t, axis=(0, 2)).numpy(), x.std((0, 2)), 1e-13)
-    close(pb.logsumexp(t * 300, axis=1).numpy(), np.log(np.sum(np.exp(300 * (x - x.max(1, keepdims=True))), 1)) + 300 * x.max(1), 1e-13)
+    close(
+        pb.logsumexp(t * 300, axis=1).numpy(),
+        np.log(np.sum(np.exp(300 * (x - x.max(1, keepdims=True))), 1)) + 300 * x.max(1),
+        1e-13,
+    )
     close(pb.norm(t, axis=1).numpy(), np.linalg.norm(x, axis=1), 1e-13)
     close(pb.norm(t, 3, axis=1).numpy(), (np.abs(x) ** 3).sum(1) ** (1 / 3), 1e-13)
     close(pb.norm(t, 0, axis=1).numpy(), (x != 0).sum(1), 0)

@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 # Everything that has state: dropout, batch norm, shuffling with workers, accumulation with a short last window, EMA,
 # schedule, clipping, early stopping, logs. SLOW makes the moments of a step and of a save long enough to be hit.

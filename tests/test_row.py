@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 
 
 def close(got, want, tol=1e-12):

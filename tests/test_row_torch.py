@@ -1,8 +1,9 @@
 """Rows, losses and attention give PyTorch's values and gradients."""
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback import losses
 
 torch = pytest.importorskip("torch")

@@ -4,8 +4,9 @@ import json
 import math
 from types import SimpleNamespace
 
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback.optim import SGD, Adam
 from pullback.optim import lr_scheduler as S
 

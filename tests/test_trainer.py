@@ -15,8 +15,9 @@ import warnings
 from types import SimpleNamespace
 
 import numpy as np
-import pullback as pb
 import pytest
+
+import pullback as pb
 from pullback import nn
 from pullback.data import DataLoader, TensorDataset
 from pullback.train import (

@@ -119,7 +119,9 @@ def test_hessians_agree_in_every_order(how, which):
     got = ORDERS[how](g)(X).numpy()
     first = pb.grad(g)
     h = 1e-5
-    want = np.stack([(first(X + pb.asarray(e)).numpy() - first(X - pb.asarray(e)).numpy()) / (2 * h) for e in np.eye(3) * h], -1)
+    want = np.stack(
+        [(first(X + pb.asarray(e)).numpy() - first(X - pb.asarray(e)).numpy()) / (2 * h) for e in np.eye(3) * h], -1
+    )
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
 
 
@@ -262,7 +264,7 @@ def test_stop_gradient():
 def test_module_arguments():
     model = pb.nn.Linear(3, 2)
     x = pb.ones((4, 3))
-    value, g = pb.value_and_grad(lambda m: (m(x) ** 2).sum())(model)
+    _, g = pb.value_and_grad(lambda m: (m(x) ** 2).sum())(model)
     assert set(g) == {"weight", "bias"}
     (model(x) ** 2).sum().backward()
     np.testing.assert_allclose(g["weight"].numpy(), model.weight.grad.numpy(), rtol=1e-6)

@@ -44,7 +44,9 @@ def main() -> int:
     text = render()
     if "--check" in sys.argv:
         same = TARGET.exists() and TARGET.read_text() == text
-        print("docs/ops.md is up to date" if same else "docs/ops.md differs from the registry: run python tools/docs.py")
+        print(
+            "docs/ops.md is up to date" if same else "docs/ops.md differs from the registry: run python tools/docs.py"
+        )
         return 0 if same else 1
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(text)

@@ -20,7 +20,9 @@ def main() -> int:
         folders[name.parts[0]] = folders.get(name.parts[0], 0) + lines
     for lines, name in sizes[:10]:
         print(f"{lines:6}  {name}")
-    print(", ".join(f"{folder} {lines}" for folder, lines in sorted(folders.items())), f"in all {sum(folders.values())}")
+    print(
+        ", ".join(f"{folder} {lines}" for folder, lines in sorted(folders.items())), f"in all {sum(folders.values())}"
+    )
     above = [f"{name} has {lines} lines" for lines, name in sizes if lines > LIMIT]
     print("\n".join(above) if above else f"no file above {LIMIT} lines")
     return 1 if above else 0

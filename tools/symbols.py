@@ -18,7 +18,7 @@ def offenders(path: Path, level: str) -> list[str]:
     bad = []
     for line in text.splitlines():
         kind, name = line[17:18], line[19:]
-        external = kind.isupper() and kind not in "N" or kind in "uvw"
+        external = (kind.isupper() and kind not in "N") or kind in "uvw"
         if external and not table.fullmatch(name) and not name.startswith("DW.ref."):
             bad.append(f"{path.name} ({level}): {kind} {name}")
     return bad

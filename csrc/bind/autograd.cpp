@@ -281,8 +281,10 @@ void bind_autograd(nb::module_& m) {
   m.def("_depends_on_others", [](nb::handle outs, nb::handle ins) { return depends_on_others(tensors_of(outs), tensors_of(ins)); });
   m.def("_lift", &lift);
   m.def("_saved", &saved_of);
-  m.def("stop_gradient", [](const Operand& x) { return detach(x.t); }, nb::arg("x"), "x as a constant: the same memory, no gradient.");
-
+  def_op(m, {"stop_gradient", "Custom", "stop_gradient(x)",
+             "x as a constant: the same memory, no gradient and no tangent.\n\nExample:\n"
+             "    >>> pb.grad(lambda x: x * pb.stop_gradient(x))(pb.tensor(3.0)).item()\n    3.0", "zero"},
+         [](const Operand& x) { return detach(x.t); }, nb::arg("x"));
   m.def("_grad_enabled", [] { return mode().grad; });
   m.def("_set_grad_enabled", [](bool on) { return std::exchange(mode().grad, on); });
   m.def("_set_anomaly", [](bool on) { return std::exchange(mode().anomaly, on); });

@@ -61,9 +61,9 @@ void bind_dtypes(nb::module_& m) {
             fail<DTypeError>("dtype", "unknown dtype '" + name + "'", "names are float32, int64, bool, ...");
           },
           nb::arg("name"))
-      .def_prop_ro("name", [](const PyDType& d) { return dtype_name(d.t); })
-      .def_prop_ro("itemsize", [](const PyDType& d) { return itemsize(d.t); })
-      .def_prop_ro("is_floating", [](const PyDType& d) { return is_float(d.t); })
+      .def_prop_ro("name", [](const PyDType& d) { return dtype_name(d.t); }, "Its name, such as float32.")
+      .def_prop_ro("itemsize", [](const PyDType& d) { return itemsize(d.t); }, "Bytes of an element.")
+      .def_prop_ro("is_floating", [](const PyDType& d) { return is_float(d.t); }, "Whether it is a floating dtype.")
       .def("__repr__", [](const PyDType& d) { return std::string("pullback.") + dtype_name(d.t); })
       .def("__hash__", [](const PyDType& d) { return 7919 + int(d.t); })
       .def("__eq__", [](const PyDType& a, nb::handle b) {

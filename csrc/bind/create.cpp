@@ -225,7 +225,8 @@ void bind_create(nb::module_& m) {
         },
         nb::arg("buffer"), nb::arg("dtype"), nb::arg("shape"), "A tensor with a copy of raw bytes in C order.");
   bind_fill(m);
-  m.def("promote_types", &promote, nb::arg("a"), nb::arg("b"));
+  m.def("promote_types", &promote, nb::arg("a"), nb::arg("b"),
+        "The dtype that both are promoted to.\n\nExample:\n    >>> pb.promote_types(pb.int8, pb.uint8)\n    pullback.int16");
   m.def("memory_stats", [] {
     alloc::Stats s = alloc::stats();
     nb::dict d;
@@ -237,9 +238,9 @@ void bind_create(nb::module_& m) {
     d["tensors"] = alloc::Recycled<TensorImpl>::alive;
     d["nodes"] = Node::alive;
     return d;
-  });
-  m.def("reset_peak_memory", &alloc::reset_peak);
-  m.def("empty_cache", &alloc::empty_cache);
+  }, "Bytes in use, at most, reserved; numbers of allocations, system calls, tensors and nodes.");
+  m.def("reset_peak_memory", &alloc::reset_peak, "Sets the peak of memory_stats to what is in use now.");
+  m.def("empty_cache", &alloc::empty_cache, "Gives the free blocks that the allocator keeps back to the system.");
 }
 
 }  // namespace pb::py

@@ -88,11 +88,14 @@ void bind_fill(nb::module_& m) {
   auto none = nb::none();
   auto dtype_or = [](nb::handle h, DType d) { return optional_dtype(h).value_or(d); };
   m.def("empty", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return empty(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        "A tensor whose values are not set; dtype float32 unless given.");
   m.def("zeros", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return zeros(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        "Zeros; dtype float32 unless given.\n\nExample:\n    >>> pb.zeros((2,)).tolist()\n    [0.0, 0.0]");
   m.def("ones", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return ones(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        "Ones; dtype float32 unless given.\n\nExample:\n    >>> pb.ones(2, dtype=pb.int8).tolist()\n    [1, 1]");
   m.def("full",
         [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
           check_device(dev);
@@ -101,7 +104,9 @@ void bind_fill(nb::module_& m) {
           copy_into(out, v.t);
           return out;
         },
-        nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+        nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(),
+        nb::arg("device").none() = nb::none(),
+        "One value everywhere; its dtype unless given (float32 for a Python float).\n\nExample:\n    >>> pb.full((2,), 7).tolist()\n    [7, 7]");
   m.def("arange",
         [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
           check_device(dev);
@@ -111,7 +116,9 @@ void bind_fill(nb::module_& m) {
           return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
         },
         nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
-        nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none());
+        nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+        "Values from start (0 if only one is given) up to, without, stop in steps; int64, or float32 for floats.\n\n"
+        "Example:\n    >>> pb.arange(1, 7, 2).tolist()\n    [1, 3, 5]");
   m.def("linspace",
         [=](nb::handle start, nb::handle stop, int64_t num, nb::handle d, nb::handle dev, bool endpoint) {
           check_device(dev);
@@ -127,10 +134,12 @@ void bind_fill(nb::module_& m) {
         },
         nb::arg("n_rows"), nb::arg("n_cols").none() = none, nb::kw_only(), nb::arg("k") = 0, nb::arg("dtype").none() = none,
         nb::arg("device").none() = none, "A matrix with ones on its k-th diagonal.");
-  m.def("tril", [](const Operand& x, int64_t k) { return triangle(x.t, k, true); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0,
-        "The elements on and below the k-th diagonal of the last two axes, else 0.");
-  m.def("triu", [](const Operand& x, int64_t k) { return triangle(x.t, k, false); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0,
-        "The elements on and above the k-th diagonal of the last two axes, else 0.");
+  def_op(m, {"tril", "Linear", "tril(x, *, k=0)",
+         "The elements on and below the k-th diagonal of the last two axes, else 0."},
+         [](const Operand& x, int64_t k) { return triangle(x.t, k, true); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0);
+  def_op(m, {"triu", "Linear", "triu(x, *, k=0)",
+         "The elements on and above the k-th diagonal of the last two axes, else 0."},
+         [](const Operand& x, int64_t k) { return triangle(x.t, k, false); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0);
   auto like = [&](const char* name, double value, const char* doc) {
     m.def(name,
           [=](const Operand& x, nb::handle d, nb::handle dev) {
@@ -157,8 +166,12 @@ void bind_fill(nb::module_& m) {
         },
         nb::arg("x"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
         "One value everywhere, with the shape and dtype of x.");
+  // nb::args takes no positional names in def_op's order, so the row stands alone.
+  add_info({"meshgrid", "View", "meshgrid(*arrays, indexing='xy')", "Coordinate tensors of a grid, one per 1-d input."});
   m.def("meshgrid", &meshgrid, nb::arg("arrays"), nb::kw_only(), nb::arg("indexing") = "xy",
-        "Coordinate tensors of a grid, one per 1-d input.");
+        "Coordinate tensors of a grid, one view per 1-d input; indexing is 'xy' or 'ij'.\n\nExample:\n"
+        "    >>> [g.tolist() for g in pb.meshgrid(pb.arange(2), pb.arange(2))]\n"
+        "    [[[0, 1], [0, 1]], [[0, 0], [1, 1]]]");
 }
 
 }  // namespace pb::py

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "bind/caster.h"
-#include "bind/dlpack.h"
+#include "extend/dlpack.h"
 #include "families/map.h"
 #include "families/view.h"
 
@@ -109,7 +109,7 @@ Tensor from_buffer(PyObject* o, bool& ok) {
   ok = false;
   if (!PyObject_CheckBuffer(o)) return Tensor();
   if (PyBytes_Check(o) || PyByteArray_Check(o))
-    fail<DTypeError>("asarray", "raw bytes have no dtype", "use pb.frombuffer(data, dtype, shape)");
+    fail<DTypeError>("asarray", "raw bytes have no dtype", "pb.asarray(memoryview(data)) gives uint8");
   auto view = std::make_unique<Py_buffer>();
   if (PyObject_GetBuffer(o, view.get(), PyBUF_FULL_RO)) {
     PyErr_Clear();

@@ -7,6 +7,7 @@
 #include "families/builtin.h"
 
 namespace pb::py {
+void bind_cuda(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
 void bind_unstack(nb::module_& m);
@@ -33,6 +34,7 @@ NB_MODULE(_core, m) {
   bind_random(m);
   bind_optim(m);
   bind_autograd(m);
+  bind_cuda(m);
   m.def("_as_method", [](nb::handle f) { return nb::steal(PyInstanceMethod_New(f.ptr())); },
         "The function as a class attribute that binds its first argument.");
   m.def("isa_level", [] { return std::string(pb::isa_level()); }, "The instruction set level in use: v2, v3 or v4.");

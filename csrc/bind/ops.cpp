@@ -3,6 +3,7 @@
 #include <nanobind/stl/string_view.h>
 
 #include <string>
+#include <unordered_map>
 
 #include "bind/caster.h"
 #include <structmember.h>
@@ -112,7 +113,7 @@ std::string signature(const MapOp& op) {
   static const char* const names[3][3] = {{"x", "", ""}, {"a", "b", ""}, {"condition", "a", "b"}};
   std::string s = std::string(op.name) + "(";
   for (int i = 0; i < op.inputs; i++) s += std::string(i ? ", " : "") + names[op.inputs - 1][i];
-  if (op.nargs || op.random) s += ", *";
+  if (op.nargs || op.random) s += op.inputs ? ", *" : "*";
   for (int i = 0; i < op.nargs; i++) {
     char v[32];
     std::snprintf(v, sizeof v, "%.6g", op.args[i].value);
@@ -141,30 +142,42 @@ void bind_reductions(nb::module_& m) {
           [op](const Operand& x, const Axes& axis, bool keepdims) { return reduce_call(*op, x.t, axis.axes, keepdims, axis.all); },
           nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
   }
+}
+
+// Reductions made of other ops; family Custom, since they have no struct of their own.
+void bind_compositions(nb::module_& m) {
   auto axes_or_all = [](const Tensor& x, const Axes& a) { return a.all ? all_axes(x) : a.axes; };
-  m.def("prod", [=](const Operand& x, const Axes& axis, bool keepdims) { return prod(x.t, axes_or_all(x.t, axis), keepdims); },
-        nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, "Product over axes.");
-  m.def("var",
-        [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
-          return var(x.t, axes_or_all(x.t, axis), correction, keepdims);
-        },
-        nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false,
-        "Variance over axes, divided by n - correction.");
-  m.def("std",
-        [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
-          return std_dev(x.t, axes_or_all(x.t, axis), correction, keepdims);
-        },
-        nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false,
-        "Standard deviation over axes.");
-  m.def("logsumexp",
-        [=](const Operand& x, const Axes& axis, bool keepdims) { return logsumexp(x.t, axes_or_all(x.t, axis), keepdims); },
-        nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, "log(sum(exp(x))), without overflow.");
-  m.def("norm",
-        [=](const Operand& x, double ord, const Axes& axis, bool keepdims) {
-          return norm(x.t, ord, axes_or_all(x.t, axis), keepdims);
-        },
-        nb::arg("x"), nb::arg("ord") = 2.0, nb::arg("axis") = nb::none(), nb::arg("keepdims") = false,
-        "Vector norm of order ord; its gradient at 0 is 0.");
+  def_op(m, {"prod", "Custom", "prod(x, axis=None, keepdims=False)",
+             "Product over axes; integers and bools multiply in 64 bits.\n\nExample:\n"
+             "    >>> pb.prod(pb.asarray([2.0, 3.0])).item()\n    6.0"},
+         [=](const Operand& x, const Axes& axis, bool keepdims) { return prod(x.t, axes_or_all(x.t, axis), keepdims); },
+         nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
+  def_op(m, {"var", "Custom", "var(x, axis=None, *, correction=0.0, keepdims=False)",
+             "Variance over axes, divided by n - correction.\n\nExample:\n"
+             "    >>> pb.var(pb.asarray([1.0, 3.0])).item()\n    1.0"},
+         [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
+           return var(x.t, axes_or_all(x.t, axis), correction, keepdims);
+         },
+         nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false);
+  def_op(m, {"std", "Custom", "std(x, axis=None, *, correction=0.0, keepdims=False)",
+             "Standard deviation over axes: the root of var.\n\nExample:\n"
+             "    >>> pb.std(pb.asarray([1.0, 3.0]), correction=0).item()\n    1.0"},
+         [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
+           return std_dev(x.t, axes_or_all(x.t, axis), correction, keepdims);
+         },
+         nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false);
+  def_op(m, {"logsumexp", "Custom", "logsumexp(x, axis=None, keepdims=False)",
+             "log(sum(exp(x))), without overflow.\n\nExample:\n"
+             "    >>> pb.logsumexp(pb.asarray([1000.0, -1000.0])).item()\n    1000.0"},
+         [=](const Operand& x, const Axes& axis, bool keepdims) { return logsumexp(x.t, axes_or_all(x.t, axis), keepdims); },
+         nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
+  def_op(m, {"norm", "Custom", "norm(x, ord=2.0, axis=None, keepdims=False)",
+             "Vector norm of order ord (any number, inf, -inf; 0 counts); its gradient at 0 is 0.\n\nExample:\n"
+             "    >>> pb.norm(pb.asarray([3.0, 4.0])).item()\n    5.0"},
+         [=](const Operand& x, double ord, const Axes& axis, bool keepdims) {
+           return norm(x.t, ord, axes_or_all(x.t, axis), keepdims);
+         },
+         nb::arg("x"), nb::arg("ord") = 2.0, nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
 }
 
 nb::list table() {
@@ -219,15 +232,24 @@ nb::list table() {
 
 }  // namespace
 
-void bind_map_op(nb::module_& m, const MapOp& op) {
+// One callable per row, made at the first use: rows may be registered at any time.
+nb::object callable_of(const MapOp& op) {
+  static auto* made = new std::unordered_map<const MapOp*, PyObject*>;
   if (!op_type) make_op_type();
-  m.attr(std::string(op.name).c_str()) = nb::steal(make_op(op));
+  PyObject*& o = (*made)[&op];
+  if (!o) o = make_op(op);
+  return nb::borrow(o);
 }
+
+void bind_map_op(nb::module_& m, const MapOp& op) { m.attr(std::string(op.name).c_str()) = callable_of(op); }
 
 void bind_ops(nb::module_& m) {
   for (const MapOp* op : map_ops()) bind_map_op(m, *op);
   bind_reductions(m);
+  bind_compositions(m);
   m.def("ops", &table, "The registry: a list with one dict per op.");
+  m.def("op", [](std::string_view name) { return callable_of(find_map(name)); }, nb::arg("name"),
+        "The element-wise op of this name, also one that an extension registered after the import.");
 }
 
 }  // namespace pb::py

@@ -117,7 +117,7 @@ nb::object get_state(const Driver& d, const Tensor& p) {
   return nb::make_tuple(s->t, slots, scalars);
 }
 
-void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::list scalars) {
+void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle scalars) {
   if (t < 0) fail<ValueError>("load_state_dict", "a step count is negative", "the state is damaged");
   optim::State fresh;
   fresh.param = p;
@@ -282,9 +282,10 @@ void bind_optim(nb::module_& m) {
       .def("step", &step, nb::arg("groups"), nb::arg("grads").none(), nb::arg("clip_norm").none(),
            nb::arg("clip_value").none(), nb::arg("scale").none(), nb::arg("origins") = nb::none(),
            "(norm or None, skipped).")
-      .def("get_state", &get_state, nb::arg("p"))
-      .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars"))
-      .def("forget", [](Driver& d, const Tensor& p) { d.forget(p); }, nb::arg("p"));
+      .def("get_state", &get_state, nb::arg("p"), "The step count, the state tensors and the state numbers of p.")
+      .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars") = nb::make_tuple(),
+           "Puts back what get_state gave.")
+      .def("forget", [](Driver& d, const Tensor& p) { d.forget(p); }, nb::arg("p"), "Drops the state of p.");
   m.def("optim_rules", &rules, "Rows of the registry of update rules.");
   m.def(
       "optim_check",
@@ -293,12 +294,15 @@ void bind_optim(nb::module_& m) {
         for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], number(hyper[size_t(i)]));
         check_hyper({"weight_decay", 0, Range::NonNegative}, number(weight_decay));
       },
-      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"));
-  m.def("optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"));
+      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"), "Raises ValueError for a hyper-parameter out of range.");
+  m.def("optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"),
+        "Raises unless p is a leaf that an optimizer can write.");
   m.def("optim_pure", &pure_step, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"), nb::arg("scalars"),
-        nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"), nb::arg("sums"));
+        nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"), nb::arg("sums"),
+        "One update without writing: (new p, new slots, new scalars).");
   m.def("optim_pure_sums", &pure_sums, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"),
-        nb::arg("scalars"), nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"));
+        nb::arg("scalars"), nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"),
+        "What one tensor adds to the sums of its rule.");
   m.def(
       "optim_zero_grad",
       [](nb::list params) {
@@ -307,16 +311,16 @@ void bind_optim(nb::module_& m) {
           if (t->meta) t->meta->grad = Tensor();
         }
       },
-      nb::arg("params"));
+      nb::arg("params"), "Sets the gradients to None.");
   m.def("optim_scalar", [](double v) { return full({}, v, DType::F64); }, nb::arg("v"), "A 0-d float64 number.");
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(
       "optim_zeros_like",
       [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); }, nb::arg("p"),
       "An empty state of p.");
-  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"));
-  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"));
-  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"));
+  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"), "Copies the values of each source into its target.");
+  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"), "Multiplies each tensor by factor, in place.");
+  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"), "Limits each element to [-bound, bound], in place.");
   m.def(
       "optim_norm",
       [](nb::list tensors) {

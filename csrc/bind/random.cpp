@@ -76,34 +76,36 @@ void bind_random(nb::module_& m) {
       .def("__getstate__", [](const Generator& g) { return std::pair(g.seed, g.offset); })
       .def("__setstate__", [](Generator& g, std::pair<uint64_t, uint64_t> s) { new (&g) Generator{s.first, s.second}; })
       .def("get_state", [](const Generator& g) { return std::pair(g.seed, g.offset); }, "(seed, offset).")
-      .def("set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"))
-      .def("reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"))
-      .def_rw("seed", &Generator::seed)
-      .def_rw("offset", &Generator::offset);
+      .def("set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"), "Continues from what get_state gave.")
+      .def("reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"), "Skips n numbers; returns the counter before.")
+      .def_rw("seed", &Generator::seed, "The seed.")
+      .def_rw("offset", &Generator::offset, "The counter: numbers drawn so far.");
   m.def("default_generator", [] { return &default_generator(); }, nb::rv_policy::reference,
         "The generator used where rng is None.");
   m.def("manual_seed", [](nb::handle seed) { default_generator() = {to_seed(seed), 0}; }, nb::arg("seed"),
         "Starts the default generator anew, with a seed in [0, 2^64).\n\nExample:\n"
         "    >>> pb.manual_seed(7)\n    >>> a = pb.random.normal(3)\n    >>> pb.manual_seed(7)\n"
         "    >>> a.tolist() == pb.random.normal(3).tolist()\n    True");
-  auto draw = [&](const char* name, const char* op, const char* a, double av, const char* b, double bv) {
+  auto draw = [&](const char* name, const char* op, const char* a, const char* b) {
     const MapOp* row = &find_map(op);
     m.def(name,
           [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng) {
             const double params[] = {x, y};
             return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()));
           },
-          nb::arg("shape"), nb::arg(a) = av, nb::arg(b) = bv, nb::arg("dtype"), nb::arg("rng").none() = nb::none());
+          nb::arg("shape"), nb::arg(a), nb::arg(b), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+          "A draw with checked arguments; see pb.random.");
   };
-  draw("draw_normal", "_normal", "mean", 0.0, "std", 1.0);
-  draw("draw_uniform", "_uniform", "low", 0.0, "high", 1.0);
-  draw("draw_exponential", "_exponential", "rate", 1.0, "unused", 0.0);
-  draw("draw_gumbel", "_gumbel", "loc", 0.0, "scale", 1.0);
+  draw("draw_normal", "_normal", "mean", "std");
+  draw("draw_uniform", "_uniform", "low", "high");
+  draw("draw_exponential", "_exponential", "rate", "unused");
+  draw("draw_gumbel", "_gumbel", "loc", "scale");
   m.def("draw_randint", [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng) {
     return randint(low, high, shape, dtype, *generator_of(rng.ptr()));
-  }, nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none());
+  }, nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+        "Integers in [low, high); see pb.random.randint.");
   m.def("draw_permutation", [](int64_t n, nb::handle rng) { return permutation(n, *generator_of(rng.ptr())); }, nb::arg("n"),
-        nb::arg("rng").none() = nb::none());
+        nb::arg("rng").none() = nb::none(), "0..n-1 in random order; see pb.random.permutation.");
 }
 
 }  // namespace pb::py

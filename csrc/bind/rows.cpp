@@ -118,6 +118,24 @@ void bind_losses(nb::module_& m) {
             "cross_entropy(logits, target, *, axis=-1, weight=None, ignore_index=None, label_smoothing=0.0, "
             "reduction='mean')",
             "Cross entropy of softmax(logits) and a target of classes or probabilities."});
+  // Written in Python from the ops of other families.
+  add_info({"losses.mse", "Custom", "mse(input, target, *, reduction='mean')", "(input - target) ** 2."});
+  add_info({"losses.l1", "Custom", "l1(input, target, *, reduction='mean')", "|input - target|."});
+  add_info({"losses.huber", "Custom", "huber(input, target, *, delta=1.0, reduction='mean')",
+            "d * d / 2 for |d| <= delta, else delta * (|d| - delta / 2), of d = input - target."});
+  add_info({"losses.smooth_l1", "Custom", "smooth_l1(input, target, *, beta=1.0, reduction='mean')",
+            "Huber's loss divided by its bound."});
+  add_info({"losses.nll", "Row", "nll(log_probs, target, *, axis=-1, weight=None, ignore_index=None, reduction='mean')",
+            "Negative log-likelihood of integer classes."});
+  add_info({"losses.bce_with_logits", "Custom",
+            "bce_with_logits(logits, target, *, weight=None, pos_weight=None, reduction='mean')",
+            "Binary cross entropy of sigmoid(logits) and targets in [0, 1]."});
+  add_info({"losses.kl_div", "Custom", "kl_div(input, target, *, log_target=False, reduction='mean')",
+            "target * (log(target) - input), input holding log-probabilities."});
+  add_info({"losses.hinge", "Custom", "hinge(scores, target, *, margin=1.0, reduction='mean')",
+            "max(0, margin - target * scores) with targets -1 and 1."});
+  add_info({"losses.cosine_embedding", "Custom", "cosine_embedding(x1, x2, target, *, margin=0.0, reduction='mean')",
+            "1 - cos(x1, x2) where target is 1, max(0, cos(x1, x2) - margin) where it is -1."});
 }
 
 void bind_orders(nb::module_& m) {

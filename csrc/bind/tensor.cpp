@@ -224,25 +224,25 @@ void bind_tensor(nb::module_& m) {
             set_requires_grad(*self.p, requires_grad);
           },
           nb::arg("data"), nb::arg("requires_grad") = false)
-      .def_prop_ro("shape", [](const PyTensor& x) { return shape_tuple(x.t.shape()); })
+      .def_prop_ro("shape", [](const PyTensor& x) { return shape_tuple(x.t.shape()); }, "The sizes of the axes.")
       .def_prop_ro("strides", [](const PyTensor& x) { return shape_tuple(x.t.strides()); }, "In elements.")
-      .def_prop_ro("ndim", [](const PyTensor& x) { return x.t.ndim(); })
-      .def_prop_ro("size", [](const PyTensor& x) { return x.t.size(); })
-      .def_prop_ro("dtype", [](const PyTensor& x) { return x.t.dtype(); })
-      .def_prop_ro("device", [](const PyTensor&) { return "cpu"; })
-      .def_prop_ro("nbytes", [](const PyTensor& x) { return x.t.size() * itemsize(x.t.dtype()); })
-      .def_prop_ro("mT", [](const PyTensor& x) { return swap_axes(x.t, -1, -2); })
+      .def_prop_ro("ndim", [](const PyTensor& x) { return x.t.ndim(); }, "The number of axes.")
+      .def_prop_ro("size", [](const PyTensor& x) { return x.t.size(); }, "The number of elements.")
+      .def_prop_ro("dtype", [](const PyTensor& x) { return x.t.dtype(); }, "The type of the elements.")
+      .def_prop_ro("device", [](const PyTensor&) { return "cpu"; }, "The name of the device.")
+      .def_prop_ro("nbytes", [](const PyTensor& x) { return x.t.size() * itemsize(x.t.dtype()); }, "Bytes of the elements.")
+      .def_prop_ro("mT", [](const PyTensor& x) { return swap_axes(x.t, -1, -2); }, "The last two axes exchanged, as a view.")
       .def_prop_ro("T", [](const PyTensor& x) {
         Dims d(x.t.ndim());
         for (int i = 0; i < d.size(); i++) d[i] = d.size() - 1 - i;
         return permute(x.t, d);
-      })
+      }, "The axes in reverse order, as a view.")
       .def_prop_rw("requires_grad",
                    [](const PyTensor& x) {
                      refresh_view(x.t);
                      return x.t.requires_grad();
                    },
-                   &set_requires_grad)
+                   &set_requires_grad, "Whether backward computes a gradient; can be set on a leaf of floats.")
       .def_prop_rw("grad", [](const PyTensor& x) {
                      if (!x.t->meta) return Tensor();
                      return x.t->meta->retained ? *x.t->meta->retained : x.t->meta->grad;
@@ -258,8 +258,8 @@ void bind_tensor(nb::module_& m) {
                        x.t->need_meta().grad = t;
                      }
                    },
-                   nb::arg().none())
-      .def_prop_ro("is_leaf", [](const PyTensor& x) { return !x.t->node; })
+                   nb::arg().none(), "The gradient that backward added up, or None.")
+      .def_prop_ro("is_leaf", [](const PyTensor& x) { return !x.t->node; }, "Whether no recorded op made it.")
       .def_prop_ro("_version", [](const PyTensor& x) { return x.t->storage->version; })
       .def_prop_ro("_address", [](const PyTensor& x) { return reinterpret_cast<uintptr_t>(x.t.raw()); })
       .def_prop_ro("_readonly", [](const PyTensor& x) { return x.t->storage->readonly; })
@@ -278,20 +278,23 @@ void bind_tensor(nb::module_& m) {
         if (x.t.size() != 1) item_double(x.t);
         return nb::steal(item_object(x.t));
       }, "The value of a one-element tensor as a Python number.")
-      .def("tolist", [](const PyTensor& x) { return nb::steal(nested_list(x.t, 0, x.t->offset)); })
+      .def("tolist", [](const PyTensor& x) { return nb::steal(nested_list(x.t, 0, x.t->offset)); },
+           "Nested lists of Python numbers; a number for a 0-d tensor.")
       .def("tobytes", [](const PyTensor& x) {
         GradMode off(false);
         Tensor c = contiguous(detach(x.t));
         return nb::bytes(c.raw(), size_t(c.size()) * size_t(itemsize(c.dtype())));
       }, "The elements in C order.")
-      .def("astype", [](const PyTensor& x, DType d) { return cast(x.t, d); }, nb::arg("dtype"))
-      .def("to", [](const PyTensor& x, nb::handle target) { return to_target(x.t, target); }, nb::arg("target"))
-      .def("clone", [](const PyTensor& x) { return with_copy(x.t); })
-      .def("contiguous", [](const PyTensor& x) { return contiguous(x.t); })
+      .def("astype", [](const PyTensor& x, DType d) { return cast(x.t, d); }, nb::arg("dtype"),
+           "The elements in another dtype; the tensor itself if it has that dtype.\n\nExample:\n    >>> pb.asarray([1.5]).astype(pb.int64).tolist()\n    [1]")
+      .def("to", [](const PyTensor& x, nb::handle target) { return to_target(x.t, target); }, nb::arg("target"),
+           "In another dtype, or on the named device.")
+      .def("clone", [](const PyTensor& x) { return with_copy(x.t); }, "A copy, differentiable.")
+      .def("contiguous", [](const PyTensor& x) { return contiguous(x.t); }, "In C order: itself or a copy.")
       .def("requires_grad_", [](nb::handle self, bool on) {
         set_requires_grad(*nb::inst_ptr<PyTensor>(self), on);
         return nb::borrow(self);
-      }, nb::arg("requires_grad") = true);
+      }, nb::arg("requires_grad") = true, "Sets requires_grad and returns the tensor.");
 }
 
 }  // namespace pb::py

@@ -92,15 +92,17 @@ void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const
 
 Tensor staged(const Tensor& t, Compute c) { return t.dtype() == dtype_of(c) ? t : cast(detach(t), dtype_of(c)); }
 
-// a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n.
+// a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n. With `onto`,
+// of the compute type and contiguous, the product is added to what stands there.
 Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor& bias0, const Shape& batch,
-               const Shape& out_shape, DType dtype) {
+               const Shape& out_shape, DType dtype, const Tensor& onto = Tensor()) {
   GradMode off(false);
   Compute compute = compute_of(dtype);
   Tensor a = staged(a0, compute), b = staged(b0, compute), bias;
-  Tensor out = empty(out_shape, dtype_of(compute));
+  Tensor out = onto ? onto : empty(out_shape, dtype_of(compute));
   if (out.size()) {
     GemmArgs g;
+    g.accumulate = bool(onto);
     g.m = a.ndim() > 1 ? a.shape()[a.ndim() - 2] : 1;
     g.k = a.shape().back();
     g.n = out_shape.back();
@@ -127,6 +129,20 @@ Tensor flat(const Tensor& t) {
 
 Tensor plus(const Tensor& a, const Tensor& b) { return a && b ? a + b : a ? a : b; }
 
+// The tangent of a product whose operands both have one, made in one buffer: da b + bias, then a db is added.
+Tensor product_tangent(const Tensor& a, const Tensor& da, const Tensor& b, const Tensor& db, bool transposed,
+                       const Tensor& bias, const Shape& batch, const Tensor& y) {
+  Tensor r = product(da, b, transposed, bias, batch, y.shape(), y.dtype());
+  return product(a, db, transposed, Tensor(), batch, y.shape(), y.dtype(), r);
+}
+// Whether that buffer may be used: nothing looks at the tangent but its reader, and no 16-bit float is rounded twice.
+bool in_one_buffer(const Tensor* p, const Tensor* t, int n, const Tensor& y) {
+  if (!t[0] || !t[1] || dtype_of(compute_of(y.dtype())) != y.dtype()) return false;
+  for (int i = 0; i < n; i++)
+    if (!is_constant(p[i]) || !is_constant(t[i])) return false;
+  return true;
+}
+
 Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
   Shape batch_a = a.shape(), batch_b = b.shape();
   batch_a.resize(a.ndim() - 2);
@@ -148,7 +164,8 @@ Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
     bool shared = shape_b.size() == 2;  // one product over all leading axes instead of a sum of products
     p.gin[1] = shared ? matmul(transposed(flat(a)), flat(g)) : sum_to_shape(matmul(transposed(a), g), shape_b);
   });
-  push_forward({a, b}, out, [](const Tensor* p, const Tensor* t, const Tensor&) {
+  push_forward({a, b}, out, [&batch](const Tensor* p, const Tensor* t, const Tensor& y) {
+    if (in_one_buffer(p, t, 2, y)) return product_tangent(p[0], t[0], p[1], t[1], false, Tensor(), batch, y);
     return plus(t[0] ? matmul(t[0], p[1]) : Tensor(), t[1] ? matmul(p[0], t[1]) : Tensor());
   });
   return out;
@@ -208,7 +225,8 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
     if (p.need(1)) p.gin[1] = matmul(transposed(flat(g)), flat(s[0]));
     if (p.need(2)) p.gin[2] = g.ndim() > 1 ? sum(flat(g), {0}) : g;
   });
-  push_forward({x, weight, bias}, out, [](const Tensor* p, const Tensor* t, const Tensor& y) {
+  push_forward({x, weight, bias}, out, [&batch](const Tensor* p, const Tensor* t, const Tensor& y) {
+    if (in_one_buffer(p, t, 3, y)) return product_tangent(p[0], t[0], p[1], t[1], true, t[2], batch, y);
     Tensor r = plus(t[0] ? linear(t[0], p[1], Tensor()) : Tensor(), t[1] ? linear(p[0], t[1], Tensor()) : Tensor());
     return t[2] ? r ? r + t[2] : broadcast_to(t[2], y.shape()) : r;
   });

@@ -109,19 +109,82 @@ struct ShortCall {
   }
 };
 
-struct MapNode final : Node, alloc::Recycled<MapNode> {
+// One call of an op as its derivative sees it.
+struct MapCall {
   const MapOp& op;
   int n;
-  Saved in[kMaxInputs];
-  Saved out;
-  Shape shapes[kMaxInputs];
-  DType dtypes[kMaxInputs];
   Shape out_shape;
   DType out_dtype;
   double params[kMaxArgs];
   RandomState random;
 
-  MapNode(const MapOp& o, int inputs) : op(o), n(inputs) {}
+  MapCall(const MapOp& o, int inputs, const Tensor& out, const double* constants, const RandomState& state)
+      : op(o), n(inputs), out_shape(out.shape()), out_dtype(out.dtype()), random(state) {
+    for (int i = 0; i < op.nargs; i++) params[i] = constants[i];
+  }
+
+  // The short way; a number among the inputs is spread over a tile.
+  bool pull_short(int i, const Tensor& r, const Tensor& g, const Tensor* x, const Tensor& y) const {
+    Compute compute = compute_of(out_dtype);
+    DType type = dtype_of(compute);
+    if (op.random || r.size() > kGrain || r.dtype() != type) return false;
+    ShortCall call;
+    alignas(64) char tile[kTile * 8];
+    bool spread = false;
+    if (!call.add(0, g, r.size(), type, false)) return false;
+    for (int j = 0; j < n; j++) {
+      if (!(op.uses[i] >> j & 1)) continue;
+      if (x[j].size() == 1 && r.size() > 1 && r.size() <= kTile && !spread) {
+        spread_value(tile, x[j], compute, r.size());
+        call.in[1 + j] = tile;
+        spread = true;
+      } else if (!call.add(1 + j, x[j], r.size(), type, false)) {
+        return false;
+      }
+    }
+    if ((op.uses[i] >> 7 & 1) && !call.add(1 + n, y, r.size(), type, false)) return false;
+    op.kernels->pull[i][int(compute)](r.raw(), call.in, params, r.size(), 0);
+    return true;
+  }
+
+  // g times the derivative by input i, of the output's shape, in one kernel; outside the graph.
+  Tensor fused_pull(int i, DType result, const Tensor& g, const Tensor* x, const Tensor& y) const {
+    Tensor r = empty(out_shape, result);
+    if (pull_short(i, r, g, x, y)) return r;
+    MapPlan p;
+    p.compute = compute_of(out_dtype);
+    p.fn = op.kernels->pull[i][int(p.compute)];
+    p.shape = out_shape;
+    p.size = r.size();
+    p.params = params;
+    p.inputs = n + 2;
+    p.in[0] = operand_of(g, out_shape);
+    for (int j = 0; j < n; j++)
+      if (op.uses[i] >> j & 1) p.in[1 + j] = operand_of(x[j], out_shape);
+      else p.in[1 + j].single = false;
+    int last = 1 + n;
+    Tensor u;
+    if (op.random) {
+      u = uniform_of(random, out_shape, out_dtype);
+      p.in[last++] = operand_of(u, out_shape);
+      p.inputs++;
+    }
+    if (op.uses[i] >> 7 & 1) p.in[last] = operand_of(y, out_shape);
+    p.out = operand_of(r, out_shape);
+    p.out.direct = true;
+    run_plan(p);
+    return r;
+  }
+};
+
+struct MapNode final : Node, MapCall, alloc::Recycled<MapNode> {
+  Saved in[kMaxInputs];
+  Saved out;
+  Shape shapes[kMaxInputs];  // only of inputs that were broadcast
+  unsigned broadcast = 0;    // bit i: input i was
+  DType dtypes[kMaxInputs];
+
+  using MapCall::MapCall;
   const char* name() const override { return op.name.data(); }
   void release() override {
     for (Saved& s : in) s = Saved();
@@ -152,10 +215,13 @@ struct MapNode final : Node, alloc::Recycled<MapNode> {
       Tensor gi;
       if (op.passes[i] == 1) gi = a.g[0];
       else if (graph) gi = graph_pull(i, a.g[0], x, y);
-      else gi = fused_pull(i, a.g[0], x, y);
-      a.gin[i] = cast(sum_to_shape(gi, shapes[i]), dtypes[i]);
+      else gi = fused_pull(i, broadcast >> i & 1 ? out_dtype : dtypes[i], a.g[0], x, y);
+      const Shape& shape = shape_of(i);
+      if (!(gi.shape() == shape)) gi = sum_to_shape(gi, shape);
+      a.gin[i] = gi.dtype() == dtypes[i] ? std::move(gi) : cast(gi, dtypes[i]);
     }
   }
+  const Shape& shape_of(int i) const { return broadcast >> i & 1 ? shapes[i] : out_shape; }
 
   Tensor graph_pull(int i, const Tensor& g, Tensor* x, const Tensor& y) {
     // An input that the formula does not read was not kept; any value of its type stands in.
@@ -163,59 +229,6 @@ struct MapNode final : Node, alloc::Recycled<MapNode> {
       if (!x[j]) x[j] = scalar_weak(0.0);
     if (op.random) x[n] = uniform_of(random, out_shape, out_dtype);
     return op.pull[i](g, x, y ? y : x[0], params);
-  }
-
-  // Backward's short way; a number among the inputs is spread over a tile.
-  bool pull_short(int i, const Tensor& r, const Tensor& g, const Tensor* x, const Tensor& y) const {
-    Compute compute = compute_of(out_dtype);
-    DType type = dtype_of(compute);
-    if (op.random || r.size() > kGrain || r.dtype() != type) return false;
-    ShortCall call;
-    alignas(64) char tile[kTile * 8];
-    bool spread = false;
-    if (!call.add(0, g, r.size(), type, false)) return false;
-    for (int j = 0; j < n; j++) {
-      if (!(op.uses[i] >> j & 1)) continue;
-      if (x[j].size() == 1 && r.size() > 1 && r.size() <= kTile && !spread) {
-        spread_value(tile, x[j], compute, r.size());
-        call.in[1 + j] = tile;
-        spread = true;
-      } else if (!call.add(1 + j, x[j], r.size(), type, false)) {
-        return false;
-      }
-    }
-    if ((op.uses[i] >> 7 & 1) && !call.add(1 + n, y, r.size(), type, false)) return false;
-    op.kernels->pull[i][int(compute)](r.raw(), call.in, params, r.size(), 0);
-    return true;
-  }
-
-  Tensor fused_pull(int i, const Tensor& g, const Tensor* x, const Tensor& y) {
-    bool same = dtypes[i] == out_dtype || shapes[i] == out_shape;
-    Tensor r = empty(out_shape, same && shapes[i] == out_shape ? dtypes[i] : out_dtype);
-    if (pull_short(i, r, g, x, y)) return r;
-    MapPlan p;
-    p.compute = compute_of(out_dtype);
-    p.fn = op.kernels->pull[i][int(p.compute)];
-    p.shape = out_shape;
-    p.size = r.size();
-    p.params = params;
-    p.inputs = n + 2;
-    p.in[0] = operand_of(g, out_shape);
-    for (int j = 0; j < n; j++)
-      if (op.uses[i] >> j & 1) p.in[1 + j] = operand_of(x[j], out_shape);
-      else p.in[1 + j].single = false;
-    int last = 1 + n;
-    Tensor u;
-    if (op.random) {
-      u = uniform_of(random, out_shape, out_dtype);
-      p.in[last++] = operand_of(u, out_shape);
-      p.inputs++;
-    }
-    if (op.uses[i] >> 7 & 1) p.in[last] = operand_of(y, out_shape);
-    p.out = operand_of(r, out_shape);
-    p.out.direct = true;
-    run_plan(p);
-    return r;
   }
 };
 
@@ -270,21 +283,20 @@ void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, 
   for (const Tensor& t : in) wanted = wanted || wants_node(t);
   if (!wanted || op.zero_derivative || op.mask || !is_float(out.dtype())) return;
   check_derivative(op, in);
-  auto* node = new MapNode(op, int(in.size()));
+  auto* node = new MapNode(op, int(in.size()), out, params, random);
   unsigned used = 0;
   node->edges.resize(in.size());
   for (size_t j = 0; j < in.size(); j++) {
     node->edges[j] = edge_of(in[j]);
-    node->shapes[j] = in[j].shape();
+    if (!(in[j].shape() == out.shape())) {
+      node->shapes[j] = in[j].shape();
+      node->broadcast |= 1u << j;
+    }
     node->dtypes[j] = in[j].dtype();
     if (node->edges[j].live()) used |= op.uses[j];
   }
   for (size_t j = 0; j < in.size(); j++)
     if (used >> j & 1) node->in[j] = Saved(in[j]);
-  node->out_shape = out.shape();
-  node->out_dtype = out.dtype();
-  for (int i = 0; i < op.nargs; i++) node->params[i] = params[i];
-  node->random = random;
   attach(out, node);
   if (used >> 7 & 1) node->out = Saved::output(out);
   drop(node);
@@ -293,12 +305,21 @@ void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, 
 // jvp = sum over inputs of pull_i(t_i): the Jacobian of an element-wise op is diagonal.
 Tensor push_map(const MapOp& op, int n, const Tensor* x, const Tensor* t, const Tensor& y, const double* params,
                 const RandomState& random) {
+  MapCall call(op, n, y, params, random);
+  bool fused = is_constant(y) && !y.weak();
+  for (int i = 0; i < n; i++) {
+    bool whole = !t[i] || op.passes[i] == 1 || t[i].shape() == y.shape();
+    fused = fused && whole && is_constant(x[i]) && is_constant(t[i]);
+  }
   Tensor sum, in[kMaxInputs + 1];
   for (int i = 0; i < n; i++) in[i] = x[i];
-  if (op.random) in[n] = uniform_of(random, y.shape(), y.dtype());
+  if (op.random && !fused) in[n] = uniform_of(random, y.shape(), y.dtype());
   for (int i = 0; i < n; i++) {
     if (!t[i]) continue;
-    Tensor d = op.passes[i] == 1 ? t[i] : op.pull[i](t[i], in, y, params);
+    Tensor d;
+    if (op.passes[i] == 1) d = t[i];
+    else if (fused) d = call.fused_pull(i, y.dtype(), t[i], x, y);
+    else d = op.pull[i](t[i], in, y, params);
     d = cast(broadcast_to(d, y.shape()), y.dtype());
     sum = sum ? sum + d : d;
   }

@@ -193,7 +193,7 @@ class Run {
       fail<GraphError>(n->name(), "this graph was used by an earlier backward and its saved tensors are freed",
                        "pass retain_graph=True to the first backward");
     std::vector<Edge> masked;
-    const Edge* edges = n->edges.data();
+    const Edge* edges = n->edges.begin();
     if (!wrt_.empty()) {  // a node need not compute what nobody asked for
       for (const Edge& e : n->edges) {
         Edge m;
@@ -203,7 +203,8 @@ class Run {
       edges = masked.data();
     }
     // A pull may run a backward of its own (composed definitions), so buffers in use are moved out of this object.
-    std::vector<Tensor> gout = std::move(outputs_), gin(n->edges.size());
+    std::vector<Tensor> gout = std::move(outputs_), gin = std::move(inputs_);
+    gin.resize(n->edges.size());
     n->pull({gout.data(), gin.data(), edges});
     if (mode().anomaly) check_finite(n, gin);
     if (!options_.retain_graph) {
@@ -213,7 +214,9 @@ class Run {
     gout.clear();
     for (size_t i = 0; i < gin.size(); i++)
       if (wanted(n->edges[i])) send(n->edges[i], std::exchange(gin[i], Tensor()));
+    gin.clear();
     outputs_ = std::move(gout);
+    inputs_ = std::move(gin);
   }
   bool inner_needed(Node* n) const {
     for (const Edge& e : n->edges)
@@ -230,7 +233,7 @@ class Run {
   BackwardOptions options_;
   std::span<const Tensor> wrt_;
   std::vector<Tensor> captured_;
-  std::vector<Tensor> outputs_;
+  std::vector<Tensor> outputs_, inputs_;  // the cotangents of one step; kept for their memory
   std::vector<Node*> queue_;
   std::unordered_map<Node*, std::vector<size_t>> captures_;
   std::unordered_map<TensorImpl*, std::vector<size_t>> leaf_captures_;

@@ -67,6 +67,20 @@ void attach(const Tensor& out, Node* node, uint32_t index) {
   out->out_index = index;
 }
 
+// Note [What a slot holds]
+// A leaf that wants a gradient and a Python number are held as they are: nothing can write to them while gradients are
+// recorded. Any other input is held by a handle of the slot's own. The caller's handle would get a new node when it is
+// written to in place, and that node may lead back to this slot: a cycle of references that nothing frees.
+Saved::Saved(const Tensor& input) : t_(input) {
+  if (!input) return;
+  version_ = input->storage->version;
+  if (!mode().grad || input->wants_grad || input.weak()) return;
+  refresh_view(input);
+  t_ = detach(input);
+  if (input->node) attach(t_, input->node, input->out_index);
+  if (has_tangent(input)) t_->need_meta().tangents = input->meta->tangents;
+}
+
 Saved Saved::output(const Tensor& out, uint32_t index) {
   Saved s;
   s.t_ = detach(out);

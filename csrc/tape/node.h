@@ -14,6 +14,33 @@ struct Edge {
   bool live() const { return node || leaf; }
 };
 
+// The edges of a node, sized once; up to three lie inside the node.
+class Edges {
+ public:
+  Edges() = default;
+  Edges(const Edges&) = delete;
+  Edges& operator=(const Edges&) = delete;
+  ~Edges() {
+    if (data_ != inline_) delete[] data_;
+  }
+  void resize(size_t n) {
+    if (n > 3) data_ = new Edge[n];
+    n_ = n;
+  }
+  size_t size() const { return n_; }
+  Edge& operator[](size_t i) { return data_[i]; }
+  const Edge& operator[](size_t i) const { return data_[i]; }
+  Edge* begin() { return data_; }
+  Edge* end() { return data_ + n_; }
+  const Edge* begin() const { return data_; }
+  const Edge* end() const { return data_ + n_; }
+
+ private:
+  Edge inline_[3];
+  Edge* data_ = inline_;
+  size_t n_ = 0;
+};
+
 // Cotangents in, cotangents out. need(i) tells whether gin[i] is wanted at all.
 struct PullArgs {
   const Tensor* g;  // one per output, may be undefined (means zero)
@@ -30,7 +57,7 @@ struct Node {
   uint64_t seq;
   Tensor cotangent;               // of output 0, while a backward runs
   std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
-  std::vector<Edge> edges;
+  Edges edges;
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
   std::vector<uint32_t> hook_index;
   std::string trace;  // where the op was called, in anomaly mode
@@ -55,7 +82,7 @@ void drop(Node* n);  // iterative: a chain of any length is freed without recurs
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor& input) : t_(input), version_(input ? input->storage->version : 0) {}
+  explicit Saved(const Tensor& input);
   // Keeps the output's storage only; the handle is rebuilt with the edge at reading, so no cycle exists.
   static Saved output(const Tensor& out, uint32_t index = 0);
   void take_tangents(const Tensor& out);  // of the output that is kept here
@@ -114,8 +141,8 @@ void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Te
   if (!wanted || !mode().grad) return;
   auto* n = new FnNode<F>(op, std::move(saved), std::move(f));
   n->outputs = uint32_t(outs.size());
-  n->edges.reserve(inputs.size());
-  for (const Tensor& t : inputs) n->edges.push_back(edge_of(t));
+  n->edges.resize(inputs.size());
+  for (size_t i = 0; i < inputs.size(); i++) n->edges[i] = edge_of(inputs[i]);
   for (size_t i = 0; i < outs.size(); i++)
     if (bool(outs[i]) && is_float(outs[i].dtype())) attach(outs[i], n, uint32_t(i));
   drop(n);
@@ -138,6 +165,8 @@ Tensor strip(const Tensor& t, int level);     // same node and storage, without 
 void set_tangent(const Tensor& t, int level, const Tensor& value);
 bool has_tangent(const Tensor& t);
 std::vector<int> levels_of(std::span<const Tensor> inputs);
+// Nothing differentiates what is computed from `t`: a rule may then use a fused kernel or write in place.
+inline bool is_constant(const Tensor& t) { return !t || (!(mode().grad && wants_node(t)) && !has_tangent(t)); }
 
 // rule(primal inputs, tangents (some undefined), out) -> tangent of out. Built-in ops have exactly one such rule.
 template <class Rule> void push_forward(std::span<const Tensor> inputs, const Tensor& out, Rule rule) {

@@ -35,14 +35,19 @@ void drop(TensorImpl* t) {
 }
 
 namespace {
-Tensor make(const Shape& shape, int64_t size, DType dtype, Storage* storage) {
+Tensor bare(const Shape& shape, int64_t size, DType dtype, Storage* storage) {
   auto* t = new TensorImpl;
   t->dtype = dtype;
   t->shape = shape;
-  t->strides = contiguous_strides(shape);
   t->size = size;
   t->storage = storage;
   return Tensor(t);
+}
+
+Tensor make(const Shape& shape, int64_t size, DType dtype, Storage* storage) {
+  Tensor t = bare(shape, size, dtype, storage);
+  t->strides = contiguous_strides(shape);
+  return t;
 }
 }  // namespace
 
@@ -108,10 +113,11 @@ Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DTyp
 
 Tensor alias(const Tensor& t, const Shape& shape, const Strides& strides, int64_t offset) {
   t->storage->refs++;
-  Tensor v = make(shape, count(shape), t.dtype(), t->storage);
+  bool same = &shape == &t.shape() && &strides == &t.strides();
+  Tensor v = bare(shape, same ? t.size() : count(shape), t.dtype(), t->storage);
   v->strides = strides;
   v->offset = offset;
-  v->contiguous = is_contiguous(shape, strides);
+  v->contiguous = same ? t.contiguous() : is_contiguous(shape, strides);
   v->weak = t.weak();
   return v;
 }

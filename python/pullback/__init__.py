@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import _core
+try:
+    from . import _core
+except ImportError as error:
+    if str(error).startswith("PULLBACK_ISA"):  # an exception that leaves the init function of a module loses its class
+        raise ValueError(str(error)) from None
+    raise
 from ._array_api import *  # noqa: F403
 from ._core import *  # noqa: F403
 from ._core import (
@@ -37,7 +42,7 @@ from .transforms import (
 )
 
 if TYPE_CHECKING:
-    from . import cuda, data, fewbit, fused, io, losses, memory, nn, optim, random, testing, train
+    from . import cuda, data, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
     from .nn import functional_call
     from .random import manual_seed
@@ -51,6 +56,14 @@ _LAZY_NAMES = {
     "save": "io",
 }
 
+#: What the core offers to the modules of this package alone.
+_INTERNAL = {
+    *("Generator", "OptimDriver", "default_generator", "empty_cache", "frombuffer", "gelu_tanh", "memory_stats"),
+    *("promote_types", "reset_peak_memory"),
+}
+for _name in [n for n in globals() if n in _INTERNAL or n.startswith(("draw_", "optim_"))]:
+    del globals()[_name]
+
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY_MODULES:
@@ -63,4 +76,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY_MODULES, *_LAZY_NAMES})
+    imported = {"Any", "TYPE_CHECKING", "annotations", "importlib"}
+    names = {*globals(), *_LAZY_MODULES, *_LAZY_NAMES} - imported
+    return sorted(n for n in names if not n.startswith("_") or (n.endswith("__") and n != "__builtins__"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,25 @@ from pathlib import Path
 import pullback as pb
 
 
+def _checkout() -> Path | None:
+    """The source checkout that this package is part of, or else the one that the working directory lies in."""
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
+        project = folder / "pyproject.toml"
+        if (folder / "bench" / "run.py").is_file() and project.is_file() and 'name = "pullback"' in project.read_text():
+            return folder
+    return None
+
+
 def _bench(arguments: Sequence[str]) -> int:
-    """Runs the benchmarks of a source checkout."""
-    script = Path(__file__).resolve().parents[2] / "bench" / "run.py"
-    if not script.is_file():
+    """Runs the benchmarks of a source checkout on this package."""
+    folder = _checkout()
+    if folder is None:
         print("bench: the benchmarks are part of a source checkout\nhelp: run this from a clone", file=sys.stderr)
         return 2
-    return subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
+    script = str(folder / "bench" / "run.py")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    return subprocess.run([sys.executable, script, *arguments], env=environment, check=False).returncode
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -149,7 +149,7 @@ def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     >>> [a.shape for a in pb.broadcast_arrays(pb.zeros((3, 1)), pb.zeros(4))]
     [(3, 4), (3, 4)]
     """
-    shape: tuple[int, ...] = ()
+    shape: Any = ()
     for a in arrays:
         shape = C._broadcast_shapes(shape, a.shape)
     return [C.broadcast_to(a, shape) for a in arrays]

@@ -82,14 +82,103 @@ def _register_hook(self: Tensor, f: Callable[[Tensor], Tensor | None]) -> _Hook:
 
 
 #: Functions whose first argument is an array and that are methods too (those that exist in this build).
-_METHODS = """
-abs acos acosh all any argmax argmin argsort asin asinh atan atan2 atanh broadcast_to ceil clip cos cosh cumulative_sum
-diff divide equal erf erfc exp expand_dims expm1 flatten flip floor floor_divide greater greater_equal isfinite isinf
-isnan less less_equal log log10 log1p log2 log_softmax logical_and logical_not logical_or logical_xor logsumexp matmul
-matrix_transpose max maximum mean min minimum moveaxis multiply negative norm not_equal outer positive pow
-prod reciprocal relu remainder repeat roll round rsqrt sigmoid sign sin sinh softmax sort split sqrt square
-squeeze std subtract sum take take_along_axis tan tanh tensordot tile topk trunc unstack var vecdot
-""".split()
+_METHODS = [
+    "abs",
+    "acos",
+    "acosh",
+    "all",
+    "any",
+    "argmax",
+    "argmin",
+    "argsort",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "broadcast_to",
+    "ceil",
+    "clip",
+    "cos",
+    "cosh",
+    "cumulative_sum",
+    "diff",
+    "divide",
+    "equal",
+    "erf",
+    "erfc",
+    "exp",
+    "expand_dims",
+    "expm1",
+    "flatten",
+    "flip",
+    "floor",
+    "floor_divide",
+    "greater",
+    "greater_equal",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "logsumexp",
+    "matmul",
+    "matrix_transpose",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "moveaxis",
+    "multiply",
+    "negative",
+    "norm",
+    "not_equal",
+    "outer",
+    "positive",
+    "pow",
+    "prod",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "repeat",
+    "roll",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "softmax",
+    "sort",
+    "split",
+    "sqrt",
+    "square",
+    "squeeze",
+    "std",
+    "subtract",
+    "sum",
+    "take",
+    "take_along_axis",
+    "tan",
+    "tanh",
+    "tensordot",
+    "tile",
+    "topk",
+    "trunc",
+    "unstack",
+    "var",
+    "vecdot",
+]
 
 
 def _install_methods() -> None:
@@ -97,7 +186,7 @@ def _install_methods() -> None:
         f: Any = getattr(C, name, None)
         if f is not None:
             setattr(Tensor, name, f if type(f).__name__ == "Op" else C._as_method(f))
-    Tensor.register_hook = _register_hook  # type: ignore[attr-defined]
+    Tensor.register_hook = _register_hook  # type: ignore[method-assign]
 
 
 _install_methods()

@@ -155,7 +155,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
                 with data[begin:end] as part:
                     if dtype == "bool" and bytes(part).strip(b"\0\1"):
                         _bad(path, f"tensor {name!r} has bytes that are no bools")
-                    tensors[name] = pb.frombuffer(part, getattr(pb, dtype), shape)
+                    tensors[name] = pb._core.frombuffer(part, getattr(pb, dtype), shape)
     for name, holder in _shared_names(path, notes, tensors).items():
         tensors[name] = tensors[holder]
     return tensors, _user_notes(notes)

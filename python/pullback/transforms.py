@@ -134,7 +134,9 @@ class _Argument:
                 yield self.module
 
 
-def _call(f: Callable[..., Any], args: list[Any], picked: list[tuple[int, _Argument, list[Tensor]]], kwargs: Any) -> Any:
+def _call(
+    f: Callable[..., Any], args: list[Any], picked: list[tuple[int, _Argument, list[Tensor]]], kwargs: Any
+) -> Any:
     """f(*args) with the leaves of the picked arguments replaced."""
     if not picked:
         return f(*args, **kwargs)
@@ -147,14 +149,18 @@ def _positions(argnums: int | Sequence[int], n: int, op: str) -> list[int]:
     nums = [argnums] if isinstance(argnums, int) else list(argnums)
     for i in nums:
         if not -n <= i < n:
-            raise ShapeError(f"{op}: argnums {i} is out of range for {n} arguments\nhelp: pass the argument by position")
+            raise ShapeError(
+                f"{op}: argnums {i} is out of range for {n} arguments\nhelp: pass the argument by position"
+            )
     return [i % n for i in nums]
 
 
 def _scalar(value: Any, op: str) -> Tensor:
     if not isinstance(value, Tensor) or value.size != 1:
         got = f"shape {value.shape}" if isinstance(value, Tensor) else type(value).__name__
-        raise GraphError(f"{op}: the function must return a tensor of one element, got {got}\nhelp: use pb.vjp or pb.jacobian")
+        raise GraphError(
+            f"{op}: the function must return a tensor of one element, got {got}\nhelp: use pb.vjp or pb.jacobian"
+        )
     return value
 
 
@@ -255,7 +261,9 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     def pull(cotangent: Any) -> tuple[Any, ...]:
         given = flatten(cotangent)[0]
         if len(given) != len(outs):
-            raise ShapeError(f"vjp: {len(given)} cotangents for {len(outs)} outputs\nhelp: give a tree like the output's")
+            raise ShapeError(
+                f"vjp: {len(given)} cotangents for {len(outs)} outputs\nhelp: give a tree like the output's"
+            )
         create = C._grad_enabled() and (further or any(g.requires_grad for g in given))
         flat = iter(C._gradients(outs, leaves, given, create, True))
         return tuple(a.build([next(flat) for _ in a.leaves]) for a in arguments)
@@ -280,7 +288,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         for argument, t in zip(arguments, tangents, strict=True):
             along = flatten(t)[0]
             if len(along) != len(argument.leaves):
-                raise ShapeError("jvp: a tangent has another structure than its primal\nhelp: give a tree like the primal's")
+                raise ShapeError(
+                    "jvp: a tangent has another structure than its primal\nhelp: give a tree like the primal's"
+                )
             pairs = zip(argument.leaves, along, strict=True)
             duals.append([C._make_dual(leaf, C.asarray(d), level) for leaf, d in pairs])
         out = _call(f, list(primals), list(zip(range(len(primals)), arguments, duals, strict=True)), {})
@@ -512,6 +522,7 @@ class custom:
 def _one_per(result: Any, n: int, what: str) -> Any:
     values = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if len(values) != n:
-        raise GraphError(f"custom: {what} returned {len(values)} values for {n} tensors\nhelp: return one per tensor, or None")
+        raise GraphError(
+            f"custom: {what} returned {len(values)} values for {n} tensors\nhelp: return one per tensor, or None"
+        )
     return values
-

@@ -10,7 +10,7 @@ import pullback as pb
 
 def info() -> int:
     """Prints what this build is and what it finds on this machine."""
-    stats = pb.memory_stats()
+    stats = pb.memory.stats()
     rows = {
         "pullback": pb.__version__,
         "python": platform.python_version(),
@@ -28,11 +28,8 @@ def info() -> int:
 def _cuda() -> str:
     if not any(Path(pb.__file__).parent.glob("_cuda*.so")):
         return "not built"
-    try:
-        count = pb.cuda.device_count() if pb.cuda.is_available() else 0
-    except (ImportError, AttributeError):
-        count = 0
-    return f"built, {count} device(s)" if count else "built, no device found"
+    count = pb.cuda.device_count()
+    return f"kernels built, {count} device(s)" if count else "kernels built, no device found"
 
 
 def ops() -> int:

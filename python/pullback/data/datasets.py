@@ -111,7 +111,7 @@ def _read_idx(folder: Path, name: str, ndim: int) -> Any:
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, head, 4))
     if len(raw) - head != math.prod(shape):
         _bad(path, f"cut short or too long: shape {shape} needs {math.prod(shape)} bytes, {len(raw) - head} are there")
-    return pb.frombuffer(memoryview(raw)[head:], getattr(pb, _IDX_DTYPES[raw[2]]), shape)
+    return pb._core.frombuffer(memoryview(raw)[head:], getattr(pb, _IDX_DTYPES[raw[2]]), shape)
 
 
 class Text:
@@ -148,7 +148,7 @@ class Text:
                 f"encode: the vocabulary has no {''.join(sorted(foreign))!r}\nhelp: leave these characters out"
             )
         raw = content.translate(self._codes).encode("utf-32-le", "surrogatepass")
-        return pb.frombuffer(raw, pb.int32, (len(content),)).astype(pb.int64)
+        return pb._core.frombuffer(raw, pb.int32, (len(content),)).astype(pb.int64)
 
     def decode(self, codes: Any) -> str:
         """The string of codes: a 1-D tensor or a sequence of integers."""

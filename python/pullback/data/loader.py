@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -127,14 +127,13 @@ def _start_worker(dataset: Any, join: Any) -> None:
     _job = (dataset, join)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     pb.set_num_threads(1)
-    parent = multiprocessing.parent_process()
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
 
-    def follow_parent() -> None:  # a killed parent cannot close its queues
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
-    if parent is not None:
-        threading.Thread(target=follow_parent, daemon=True).start()
+def _follow(parent: Any) -> None:
+    """Ends this process with its parent: a killed parent cannot close its queues."""
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _fetch_in_worker(seed: int, indices: list[int]) -> Any:
@@ -225,7 +224,7 @@ class DataLoader:
             return list(range(n))
         return pb.random.permutation(n, rng=pb.random.Generator(_mix(self.seed, epoch))).tolist()
 
-    def _load(self, jobs: Iterator[tuple[int, list[int]]]) -> Iterator[Any]:
+    def _load(self, jobs: Iterator[tuple[int, list[int]]]) -> Generator[Any, None, None]:
         """Batches in the order of their jobs, a bounded number of them ahead."""
         if self.workers == 0:
             for job in jobs:

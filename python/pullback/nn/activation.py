@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pullback as pb
 from pullback import _core as C
@@ -28,7 +28,30 @@ _NAMES = {
     "relu6": "ReLU6",
 }
 
-__all__ = ["GELU", "LogSoftmax", "PReLU", "Sine", "Softmax", *_NAMES.values()]
+__all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "SELU",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
+    "LogSigmoid",
+    "LogSoftmax",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Sine",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Tanhshrink",
+]
 
 
 class Activation(Module):
@@ -80,6 +103,9 @@ def _make(op: str, name: str, row: dict) -> type[Activation]:
     return type(name, (Activation,), members)
 
 
+if TYPE_CHECKING:  # what the loop makes, for readers of types
+    ReLU = LeakyReLU = ELU = CELU = SELU = SiLU = Mish = Softplus = Activation
+    Softsign = Tanh = Tanhshrink = Sigmoid = LogSigmoid = Hardswish = Hardsigmoid = Hardtanh = ReLU6 = Activation
 _rows = {row["name"]: row for row in C.ops()}
 for _op, _name in _NAMES.items():
     globals()[_name] = _make(_op, _name, _rows[_op])
@@ -145,7 +171,7 @@ class PReLU(Module):
         self.weight = Parameter(pb.full((num_parameters,), float(init), dtype=dtype or pb.float32, device=device))
 
     def forward(self, x: Any) -> C.Tensor:
-        weight = self.weight
+        weight: C.Tensor = self.weight
         if self.num_parameters > 1:
             channels = x.shape[1] if x.ndim > 1 else 0
             if channels != self.num_parameters:

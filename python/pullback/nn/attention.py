@@ -152,7 +152,7 @@ class MultiheadAttention(Module):
         if self.in_proj_weight is not None and q is k and k is v:  # self-attention: one product
             return pb.split(pb.linear(q, self.in_proj_weight, self.in_proj_bias), 3, axis=-1)
         if self.in_proj_weight is not None:
-            weights = [self.in_proj_weight[i * e : (i + 1) * e] for i in range(3)]
+            weights: list[Any] = [self.in_proj_weight[i * e : (i + 1) * e] for i in range(3)]
         else:
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         bias = self.in_proj_bias

@@ -95,7 +95,9 @@ class Sequential(ModuleList):
         names = self.__dict__.get("_names") or []
         if name in names:
             return self._items[names.index(name)]
-        raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute '{name}'\nhelp: the named children are {names}"
+        )
 
     def __getitem__(self, index: int | slice) -> Any:
         part = super().__getitem__(index)

@@ -53,7 +53,8 @@ class Linear(Module):
 
     def forward(self, x: Any) -> C.Tensor:
         if self.saved is not None:
-            return pb.linear(x, self.weight, self.bias, saved=self.saved)
+            linear: Any = pb.linear
+            return linear(x, self.weight, self.bias, saved=self.saved)
         return pb.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:

@@ -89,8 +89,7 @@ class _Recurrent(Module):
             x = pb.permute_dims(x, (1, 0, 2))
         if x.shape[0] == 0:
             raise pb.ShapeError(f"{type(self).__name__}: a sequence of length 0\nhelp: give at least one time step")
-        start = self._start(x, given, x.shape[1], single)
-        start = [pb.unstack(part, axis=0) for part in start]
+        start = [pb.unstack(part, axis=0) for part in self._start(x, given, x.shape[1], single)]
         last: list[tuple[C.Tensor, ...]] = []
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:

@@ -10,6 +10,7 @@ from .closures import ASAM, DNSAM, GAM, SAM, USAM, GradientRegularization, XGrad
 from .groups import groups
 from .kinetic import SGLD, ExpScaledSGD, Gravity
 from .muon import Muon
+from .oasis import OASIS
 from .optimizer import Optimizer
 from .parameter_free import LAMB, AdagradNorm, DoG, LDoG, NormalizedGD, Prodigy, ScheduleFreeAdamW, TDoG, UDoG
 from .rules import SGD, Adam, AdamW
@@ -21,6 +22,7 @@ __all__ = [
     "EMA",
     "GAM",
     "LAMB",
+    "OASIS",
     "SAM",
     "SGD",
     "SGLD",

@@ -7,7 +7,8 @@ batch-norm statistics move in the first only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from .. import _core as C
@@ -18,6 +19,22 @@ __all__ = ["ASAM", "DNSAM", "GAM", "SAM", "USAM", "GradientRegularization", "XGr
 
 Closure = Callable[[], Tensor]
 Grads = list[Tensor | None]
+
+
+@contextmanager
+def replay(generator: Any) -> Iterator[None]:
+    """Inside, the default generator starts at the given state, and batch-norm statistics stay as they are."""
+    from ..nn import norm
+
+    source = C.default_generator()
+    now = source.get_state()
+    source.set_state(generator)
+    norm.statistics_frozen = True
+    try:
+        yield
+    finally:
+        norm.statistics_frozen = False
+        source.set_state(now)
 
 
 class _NotFinite(Exception):
@@ -107,17 +124,8 @@ class _Several(Optimizer):
         return loss, [p.grad for p in self._parameters()]
 
     def _again(self, closure: Closure) -> Grads:
-        from ..nn import norm
-
-        generator = C.default_generator()
-        now = generator.get_state()
-        generator.set_state(self._generator)
-        norm.statistics_frozen = True
-        try:
+        with replay(self._generator):
             return self._first(closure)[1]
-        finally:
-            norm.statistics_frozen = False
-            generator.set_state(now)
 
     def _climb(
         self, rule: str, rho: float, grads: Grads, scale: float | None = None, *, restart: bool = True, level: int = 0

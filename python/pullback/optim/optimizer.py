@@ -184,7 +184,10 @@ class Optimizer:
             if any(p.grad is not None for p in self._parameters()):
                 raise GraphError("step: the closure called backward\nhelp: it only computes and returns the loss")
             if not loss.requires_grad:
-                raise GraphError("step: the loss of the closure does not depend on a tensor that requires grad")
+                raise GraphError(
+                    "step: the loss of the closure does not depend on a tensor that requires grad\n"
+                    "help: compute it from the parameters, outside no_grad"
+                )
             loss.backward()
         finally:
             C._set_grad_enabled(before)
@@ -197,7 +200,10 @@ class Optimizer:
             if len(names) == len(params):
                 unknown = set(grads) - set(names)
                 if unknown:
-                    raise ValueError(f"step: grads names an unknown parameter {sorted(unknown)[0]!r}")
+                    raise ValueError(
+                        f"step: grads names an unknown parameter {sorted(unknown)[0]!r}\n"
+                        "help: use the names of the optimizer"
+                    )
                 return [grads.get(name) for name in names]
             grads = grads.values()
         ordered = list(grads)
@@ -300,7 +306,7 @@ def _named(params: Any, kind: str) -> tuple[list[str], list[Tensor]]:
     names = [item[0] for item in items if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)]
     if names and len(names) != len(items):
         raise TypeError(f"{kind}: some parameters have names and some have not\nhelp: name all or none")
-    tensors = [item[1] for item in items] if names else items
+    tensors: list[Any] = [item[1] for item in items] if names else items
     for p in tensors:
         if not isinstance(p, Tensor):
             raise TypeError(f"{kind}: a parameter is {type(p).__name__}, not a tensor\nhelp: pass model.parameters()")

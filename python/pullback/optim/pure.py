@@ -29,6 +29,7 @@ def align(tree: Any, other: Any, what: str) -> Iterator[Any]:
 
 
 def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
+    """The start of the pure form: step 0, zeros for each slot and number."""
     leaves, build = flatten(params)
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
@@ -44,6 +45,7 @@ def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
 def update(
     row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], hyper: list[Any], decay: Any, decoupled: bool
 ) -> tuple[Any, dict[str, Any]]:
+    """One step of a rule on nested containers: (new params, new state)."""
     names = (*row["slots"], *row["scalars"])
     missing = [name for name in ("step", *names) if name not in state]
     if missing:

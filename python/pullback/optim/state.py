@@ -21,6 +21,7 @@ def _kept(opt: Optimizer, group: dict[str, Any]) -> tuple[tuple[str, ...], tuple
 
 
 def save(opt: Optimizer, copy: bool) -> dict[str, Any]:
+    """The flat dict of an optimizer."""
     d: dict[str, Any] = {"rule": type(opt).__name__}
     at = 0
     for j, group in enumerate(opt.param_groups):
@@ -51,6 +52,7 @@ def _plain(value: Any) -> Any:
 
 
 def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
+    """Puts a flat dict, or that of torch.optim, into an optimizer; unchanged where it does not fit."""
     torch_groups = d.get("param_groups")
     groups, states = _from_torch(opt, d) if torch_groups is not None else _from_flat(opt, d)
     if len(groups) != len(opt.param_groups):
@@ -79,7 +81,10 @@ def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
             new_states.append((p, _check_state(p, states.pop(i, None), names, i)))
         at += count
     if states:
-        raise ValueError(f"load_state_dict: the state names parameter {min(states)}, but there are {at}")
+        raise ValueError(
+            f"load_state_dict: the state names parameter {min(states)}, but there are {at}\n"
+            "help: load the state of this model"
+        )
     for group, new in zip(opt.param_groups, new_groups, strict=True):
         group.update(new)
     for p, kept in new_states:

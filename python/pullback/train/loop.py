@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pullback as pb
@@ -54,7 +54,7 @@ class Context:
             self._trainer.update(name)
 
 
-def windows(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def windows(batches: Iterable[Any], size: int) -> Generator[list[Any], None, None]:
     """Lists of `size` batches; the last one may be shorter."""
     batches = iter(batches)
     while window := list(itertools.islice(batches, size)):

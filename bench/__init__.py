@@ -1,0 +1,1 @@
+"""Measures pullback beside PyTorch: `python -m pullback bench`. README.md here tells how it works."""

@@ -1,0 +1,132 @@
+"""Whole training steps: forward, loss, backward, AdamW, on one fixed batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import Case, Work, normal
+
+VOCABULARY, WIDTH, HEADS, LAYERS, CONTEXT, SEQUENCES = 65, 128, 4, 4, 128, 16
+
+
+def mlp(lib: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """784-1024-1024-10 with GELU, batch 128."""
+    nn = lib.nn
+    model = nn.Sequential(nn.Linear(784, 1024), nn.GELU(), nn.Linear(1024, 1024), nn.GELU(), nn.Linear(1024, 10))
+    return model, normal((128, 784), 1), np.random.default_rng(2).integers(0, 10, 128)
+
+
+def cnn(lib: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Convolutions to 32 and 64 channels, pooling, two linear layers, on 28x28 images, batch 64."""
+    nn = lib.nn
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 12 * 12, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+    return model, normal((64, 1, 28, 28), 1), np.random.default_rng(2).integers(0, 10, 64)
+
+
+def gpt(lib: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A character GPT: 4 layers, 128 wide, 4 heads, context 128, batch 16."""
+    nn = lib.nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+            self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+            self.act = nn.GELU()
+
+        def forward(self, x: Any) -> Any:
+            q, k, v = (lib.heads(part, HEADS) for part in lib.thirds(self.qkv(self.norm1(x))))
+            x = x + self.out(lib.merge(lib.attention(q, k, v)))
+            return x + self.down(self.act(self.up(self.norm2(x))))
+
+    class GPT(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+            self.blocks = nn.ModuleList([Block() for _ in range(LAYERS)])
+            self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, VOCABULARY, bias=False)
+            self._range = lib.tensor(np.arange(CONTEXT))
+
+        def forward(self, x: Any) -> Any:
+            x = self.tokens(x) + self.places(self._range)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.norm(x)).reshape((SEQUENCES * CONTEXT, VOCABULARY))
+
+    draw = np.random.default_rng(2)
+    x, y = draw.integers(0, VOCABULARY, (SEQUENCES, CONTEXT)), draw.integers(0, VOCABULARY, SEQUENCES * CONTEXT)
+    return GPT(), x, y
+
+
+def weights(model: Any, lib: Any) -> None:
+    """The same weights on every side: normal numbers scaled as is usual, from a seed per parameter in name order."""
+    state = {}
+    for seed, (name, p) in enumerate(sorted(model.named_parameters())):
+        shape = tuple(p.shape)
+        if len(shape) > 1:
+            value = normal(
+                shape, seed, 0.02 if "tokens" in name or "places" in name else 1 / math.sqrt(math.prod(shape[1:]))
+            )
+        else:
+            value = normal(shape, seed, 0.02) + np.float32("norm" in name and name.endswith("weight"))
+        state[name] = lib.tensor(value)
+    model.load_state_dict(state)
+
+
+def prepare(make: Callable[[Any], tuple[Any, np.ndarray, np.ndarray]]) -> Callable[[Any], Work]:
+    """One step is one run; outputs are all gradients of the first step and the losses of three."""
+
+    def build(lib: Any) -> Work:
+        model, x, y = make(lib)
+        weights(model, lib)
+        x, y = lib.tensor(x), lib.tensor(y)
+        if make is cnn:
+            model, x = lib.layout(model, x)
+        optimizer = lib.adamw(list(model.parameters()), 3e-4)
+
+        def step() -> Any:
+            optimizer.zero_grad()
+            loss = lib.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        def outputs() -> dict[str, np.ndarray]:
+            losses = [step().item()]
+            found = {f"{name}.grad": np.array(lib.array(p.grad)) for name, p in model.named_parameters()}
+            losses += [step().item() for _ in range(2)]
+            return found | {"losses": np.array(losses)}
+
+        return Work("step()", {"step": step}, outputs)
+
+    return build
+
+
+# Operations: three products per weight and sample (two for the first layer); attention as a full square.
+CASES = [
+    Case("MLP step", "training", prepare(mlp), flop=1.22e9, tolerance=2e-4, sides=("pullback-v3",)),
+    Case(
+        "CNN step",
+        "training",
+        prepare(cnn),
+        flop=4.58e9,
+        tolerance=2e-4,
+        sides=("pullback-v3", "torch-channels-last"),
+    ),
+    Case("char-GPT step", "training", prepare(gpt), flop=11.4e9, tolerance=2e-4, sides=("pullback-v3",)),
+]

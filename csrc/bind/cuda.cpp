@@ -1,0 +1,12 @@
+// What Python asks about CUDA devices.
+#include "cuda/api.h"
+
+#include "bind/caster.h"
+
+namespace pb::py {
+
+void bind_cuda(nb::module_& m) {
+  m.def("_cuda_device_count", &cuda::device_count, "The number of CUDA devices that driver and library find.");
+}
+
+}  // namespace pb::py
