@@ -47,8 +47,8 @@ double number(nb::handle h) {
   return v;
 }
 
-// groups: [(rule, params, hyper, weight_decay, decoupled)]; grads: None or one tensor or None per parameter, in order;
-// origins: the same, what parameters are read from.
+// groups: [(rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b)]; grads: None or one tensor or None
+// per parameter, in order; origins: the same, what parameters are read from.
 void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins) {
   Py_ssize_t at = 0;
   for (nb::handle h : groups) {
@@ -59,7 +59,10 @@ void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins
     for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
     double decay = number(t[3]);
     check_hyper({"weight_decay", 0, Range::NonNegative}, decay);
-    d.group(row, hyper, decay, nb::cast<bool>(t[4]));
+    if (nb::len(t) == 8)
+      d.group(row, hyper, decay, nb::cast<bool>(t[4]), optim::Prox(nb::cast<int>(t[5])), number(t[6]), number(t[7]));
+    else
+      d.group(row, hyper, decay, nb::cast<bool>(t[4]));
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
       if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
@@ -294,9 +297,11 @@ void bind_optim(nb::module_& m) {
         for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], number(hyper[size_t(i)]));
         check_hyper({"weight_decay", 0, Range::NonNegative}, number(weight_decay));
       },
-      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"), "Raises ValueError for a hyper-parameter out of range.");
-  m.def("optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"),
-        "Raises unless p is a leaf that an optimizer can write.");
+      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"),
+      "Raises ValueError for a hyper-parameter out of range.");
+  m.def(
+      "optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"),
+      "Raises unless p is a leaf that an optimizer can write.");
   m.def("optim_pure", &pure_step, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"), nb::arg("scalars"),
         nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"), nb::arg("sums"),
         "One update without writing: (new p, new slots, new scalars).");
@@ -318,9 +323,12 @@ void bind_optim(nb::module_& m) {
       "optim_zeros_like",
       [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); }, nb::arg("p"),
       "An empty state of p.");
-  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"), "Copies the values of each source into its target.");
-  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"), "Multiplies each tensor by factor, in place.");
-  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"), "Limits each element to [-bound, bound], in place.");
+  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"),
+        "Copies the values of each source into its target.");
+  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"),
+        "Multiplies each tensor by factor, in place.");
+  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"),
+        "Limits each element to [-bound, bound], in place.");
   m.def(
       "optim_norm",
       [](nb::list tensors) {

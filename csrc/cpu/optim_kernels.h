@@ -128,20 +128,44 @@ void clamp_kernel(void* to, const void* from, double scale, double bound, int64_
   }
 }
 
+// Sixteen Philox blocks side by side give 64 float or 32 double numbers; number i of a block comes from lane i % 16.
+// `first` is a multiple of 64.
 template <class T>
 void normal_kernel(void* to, uint64_t seed, uint64_t stream, uint64_t first, int64_t n) {
-  constexpr int kWords = sizeof(T) / 4, kBlock = 64;
+  constexpr int kLanes = 16, kWords = sizeof(T) / 4, kRows = 4 / kWords, kBlock = kLanes * kRows;
   auto* x = static_cast<T*>(to);
-  uint32_t words[kBlock * kWords];
-  for (int64_t at = 0; at < n; at += kBlock) {
-    const int m = n - at < kBlock ? int(n - at) : kBlock;
-    philox_fill(seed, stream, (first + uint64_t(at)) * kWords, m * kWords, words);
-    for (int i = 0; i < m; i++) {
-      if constexpr (kWords == 1)
-        x[at + i] = ndtri(uniform01(words[i]));
-      else
-        x[at + i] = ndtri(uniform01_double(words[2 * i], words[2 * i + 1]));
+  uint64_t block = first * kWords / 4;
+  for (int64_t at = 0; at < n; at += kBlock, block += kLanes) {
+    uint32_t c[4][kLanes];
+    for (int j = 0; j < kLanes; j++) {
+      uint32_t one[4] = {uint32_t(block + uint64_t(j)), uint32_t((block + uint64_t(j)) >> 32), uint32_t(stream),
+                         uint32_t(stream >> 32)};
+      philox_block(one, uint32_t(seed), uint32_t(seed >> 32));
+      for (int i = 0; i < 4; i++) c[i][j] = one[i];
     }
+    T made[kBlock];
+    for (int r = 0; r < kRows; r++)
+      for (int j = 0; j < kLanes; j++) {
+        if constexpr (kWords == 1)
+          made[r * kLanes + j] = ndtri(uniform01(c[r][j]));
+        else
+          made[r * kLanes + j] = ndtri(uniform01_double(c[2 * r][j], c[2 * r + 1][j]));
+      }
+    const int m = n - at < kBlock ? int(n - at) : kBlock;
+    for (int i = 0; i < m; i++) x[at + i] = made[i];
+  }
+}
+
+// p = sign(p) max(|p| - threshold, 0), then limited to [low, high].
+template <class T>
+void prox_kernel(void* to, double threshold, double low, double high, int64_t n) {
+  auto* p = static_cast<T*>(to);
+  const T cut = T(threshold), lo = T(low), hi = T(high);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) {
+    T v = p[i] > cut ? p[i] - cut : p[i] < -cut ? p[i] + cut : p[i] * T(0);
+    v = v > hi ? hi : v;
+    p[i] = v < lo ? lo : v;
   }
 }
 
@@ -179,6 +203,7 @@ constexpr auto kRuleTable = rule_table(std::make_index_sequence<size_t(kRules)>{
 constexpr OptimKernels kOptimTable = {{&measure_kernel<float>, &measure_kernel<double>},
                                       {&clamp_kernel<float>, &clamp_kernel<double>},
                                       {&normal_kernel<float>, &normal_kernel<double>},
+                                      {&prox_kernel<float>, &prox_kernel<double>},
                                       kRuleTable.row};
 
 }  // namespace pb::optim

@@ -31,6 +31,8 @@ struct OptimKernels {
   void (*clamp[2])(void* to, const void* g, double scale, double bound, int64_t n);
   // Elements first .. first + n - 1 of a stream of normal numbers.
   void (*normal[2])(void* to, uint64_t seed, uint64_t stream, uint64_t first, int64_t n);
+  // Soft threshold, then limits, in place.
+  void (*prox[2])(void* p, double threshold, double low, double high, int64_t n);
   const RuleKernels* rules;
 };
 

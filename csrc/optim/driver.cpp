@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "cpu/dispatch.h"
@@ -123,12 +124,16 @@ void Driver::begin() {
   cursor_ = 0;
 }
 
-void Driver::group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled) {
+void Driver::group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled, Prox prox, double a,
+                   double b) {
   Group g;
   g.rule = &rule;
   std::copy(hyper, hyper + rule.nhyper, g.hyper);
   g.mode = weight_decay == 0 ? Decay::None : decoupled ? Decay::Decoupled : Decay::Coupled;
   g.decay = decoupled ? hyper[0] * weight_decay : weight_decay;
+  g.prox = prox;
+  g.a = prox == Prox::Threshold || prox == Prox::Shrink ? a * hyper[0] : a;
+  g.b = b;
   g.t = 0;
   g.step = 0;
   groups_.push_back(g);
@@ -217,7 +222,7 @@ void Driver::prepare(const StepOptions& options) {
   if (!any)
     fail<GraphError>("step", "no parameter has a gradient", "call loss.backward() first, or pass closure or grads=");
   steps_.clear();
-  needs_sums_ = false;
+  needs_sums_ = needs_norms_ = false;
   for (Entry& e : entries_)
     if (e.g) prepare_entry(e);
 }
@@ -231,6 +236,7 @@ void Driver::prepare_entry(Entry& e) {
   }
   Group& g = groups_[e.group];
   needs_sums_ = needs_sums_ || e.rule->nsums;
+  needs_norms_ = needs_norms_ || g.prox >= Prox::Ball;
   if (e.rule->nscalars || e.rule->nsums) {
     std::copy(e.state->scalars, e.state->scalars + kMaxScalars, e.scalars);
     e.step = steps_.size();
@@ -268,6 +274,10 @@ void Driver::execute() {
     add_sums();
   }
   pb_parallel_for(elements_, kGrain, &pass<&Driver::update_chunk>, this);
+  if (!needs_norms_) return;
+  for (Entry& e : entries_)
+    if (e.active) e.sums[0] = std::sqrt(add_pairwise(sums_.data() + e.chunk, e.chunks));
+  pb_parallel_for(elements_, kGrain, &pass<&Driver::scale_chunk>, this);
 }
 
 double Driver::measure() {
@@ -334,7 +344,43 @@ void Driver::update_chunk(size_t c) {
   const Chunk& k = chunks_[c];
   const Entry& e = entries_[k.entry];
   if (!e.active) return;
-  visit(k, e, true, kernels().rules[e.rule->index].update[lane_of(e.compute)][int(groups_[e.group].mode)]);
+  const Group& group = groups_[e.group];
+  const int lane = lane_of(e.compute);
+  auto update = kernels().rules[e.rule->index].update[lane][int(group.mode)];
+  if (group.prox == Prox::None) return visit(k, e, true, update);
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  bool finite = true;
+  sums_[c] = 0;
+  visit(k, e, true, [&](const UpdateArgs& a) {
+    update(a);
+    if (group.prox == Prox::Threshold) kernels().prox[lane](a.p, group.a, -inf, inf, a.n);
+    if (group.prox == Prox::Box) kernels().prox[lane](a.p, 0, group.a, group.b, a.n);
+    if (group.prox >= Prox::Ball) sums_[c] += kernels().measure[lane](a.p, a.n, &finite);
+  });
+}
+
+void Driver::scale_chunk(size_t c) {
+  const Chunk& k = chunks_[c];
+  const Entry& e = entries_[k.entry];
+  const Group& group = groups_[e.group];
+  if (!e.active || group.prox < Prox::Ball) return;
+  const double norm = e.sums[0];
+  const double factor = group.prox == Prox::Ball ? (norm > group.a ? group.a / norm : 1.0)
+                                                 : (norm > group.a ? 1.0 - group.a / norm : 0.0);
+  if (factor == 1) return;
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  auto scale = kernels().clamp[lane_of(e.compute)];
+  if (e.direct_p) {
+    void* p = static_cast<char*>(e.address) + k.begin * itemsize(e.compute);
+    return scale(p, p, factor, inf, k.n);
+  }
+  void* tile = pb_scratch(1, size_t(kTile) * 8);
+  for (int64_t at = 0; at < k.n; at += kTile) {
+    const int64_t n = std::min(kTile, k.n - at);
+    load(tile, e.p, k.begin + at, n, e.compute);
+    scale(tile, tile, factor, inf, n);
+    store(e.p, k.begin + at, n, tile, e.compute);
+  }
 }
 
 // ---- sums over whole tensors

@@ -31,6 +31,10 @@ struct StepOptions {
   bool measure = false;                    // norm and finite check
 };
 
+// What follows the update. Threshold and Box act on elements; Ball and Shrink scale a tensor by its norm |p|:
+// min(1, a / |p|) and max(0, 1 - lr a / |p|).
+enum class Prox : uint8_t { None, Threshold, Box, Ball, Shrink };
+
 struct StepResult {
   double norm = 0;       // of the gradients divided by scale, before clipping; only with `measure`
   bool skipped = false;  // a gradient was not finite: nothing changed
@@ -41,7 +45,8 @@ class Driver {
   // A step: begin, then for each group `group` and its tensors in order, then prepare, execute, commit.
   // An undefined g leaves p as it is. With an origin the step starts from its values and still writes p.
   void begin();
-  void group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled);
+  void group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled, Prox prox = Prox::None,
+             double a = 0, double b = 0);
   void add(const Tensor& p, const Tensor& g, const Tensor& origin = Tensor());
   void prepare(const StepOptions& options);
   void execute();  // touches no handle: may run without the interpreter lock
@@ -61,6 +66,8 @@ class Driver {
     double hyper[kMaxHyper];
     double decay;
     Decay mode;
+    Prox prox;
+    double a, b;  // of prox; a times lr where the step size matters
     int64_t t;    // of the last prepared Step
     size_t step;  // its place in steps_
   };
@@ -98,6 +105,7 @@ class Driver {
   template <class F>
   void visit(const Chunk& k, const Entry& e, bool write, F f);
   void update_chunk(size_t c);
+  void scale_chunk(size_t c);
   template <void (Driver::*F)(size_t)>
   static void pass(void* self, int64_t begin, int64_t end);
 
@@ -112,7 +120,7 @@ class Driver {
   size_t cursor_ = 0;
   int64_t elements_ = 0;
   bool changed_ = true;
-  bool finite_ = true, needs_sums_ = false;
+  bool finite_ = true, needs_sums_ = false, needs_norms_ = false;
   double multiplier_ = 1;
   StepOptions options_;
   StepResult result_;

@@ -52,6 +52,8 @@ class Muon(Optimizer):
             ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps, adjust_lr=adjust_lr, decoupled=decoupled,
         )  # fmt: skip
 
+    _takes_prox = False
+
     def _rule(self, group: Group) -> str:
         return "momentum"  # its state is Muon's, too
 

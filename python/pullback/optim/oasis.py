@@ -56,6 +56,8 @@ class OASIS(Optimizer):
             params, lr0=lr0, beta2=beta2, alpha=alpha, warmup=warmup, weight_decay=weight_decay, decoupled=decoupled
         )
 
+    _takes_prox = False
+
     def _rule(self, group: Group) -> str:
         return "sgd"
 

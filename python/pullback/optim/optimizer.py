@@ -17,7 +17,10 @@ Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group] | Map
 RULES: dict[str, dict[str, Any]] = {row["name"]: row for row in C.optim_rules()}
 
 # Keys that a group may hold besides the optimizer's own keywords; schedulers keep theirs here.
-_EXTRA = {"params", "names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+_EXTRA = {"params", "names", "name", "prox", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+
+# Proximal steps: their numbers after the name, and their place in the driver.
+_PROX = {"l1": (1, 1), "box": (2, 2), "ball": (1, 3), "group": (1, 4)}
 
 
 class Optimizer:
@@ -25,6 +28,10 @@ class Optimizer:
 
     Use a subclass such as `SGD` or `AdamW`. A parameter is updated when it has a gradient; those without keep their
     value, their states and their step count. Any value in `param_groups` may be changed at any time.
+
+    A group may have the key "prox", a proximal step fused after the rule: ("l1", c) for soft thresholding by lr c,
+    ("box", low, high), ("ball", radius) for the 2-norm of each tensor, ("group", c) for p max(0, 1 - lr c / |p|) by
+    tensor. Rules whose state holds the iterate itself (DoG, Prodigy, OptAMSGrad, ScheduleFreeAdamW, ...) refuse it.
 
     Attributes:
         param_groups: one dict per group: "params" (a list of tensors) and the keywords, such as "lr".
@@ -113,6 +120,7 @@ class Optimizer:
                 f"{type(self).__name__}: eps_mode must be 'after' or 'before', got {group['eps_mode']!r}\n"
                 "help: after is eps outside the root of the corrected average"
             )
+        self._proximal(row, group)
         C.optim_check(row["index"], [float(self._read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
 
     def _parameters(self) -> list[Tensor]:
@@ -169,10 +177,31 @@ class Optimizer:
         )
         return loss
 
-    def _pack(self, group: Group) -> tuple[int, list[Tensor], list[float], float, bool]:
+    def _pack(self, group: Group) -> tuple[Any, ...]:
         row = RULES[self._rule(group)]
         values = [self._read(group, key) for key, _ in row["hyper"]]
-        return row["index"], group["params"], values, *self._decay(row, group)
+        return row["index"], group["params"], values, *self._decay(row, group), *self._proximal(row, group)
+
+    def _proximal(self, row: dict[str, Any], group: Group) -> tuple[Any, ...]:
+        """(kind, a, b) as the driver takes them, or nothing."""
+        step = group.get("prox")
+        if step is None:
+            return ()
+        kind = type(self).__name__
+        name, *numbers = step if isinstance(step, (tuple, list)) and step else (step,)
+        if name not in _PROX or len(numbers) != _PROX[name][0]:
+            raise ValueError(
+                f"{kind}: prox must be ('l1', c), ('box', low, high), ('ball', radius) or ('group', c), got {step!r}\n"
+                "help: None is off"
+            )
+        low, high = float(numbers[0]), float(numbers[-1])
+        if not (low <= high if name == "box" else 0 <= low < float("inf")):
+            raise ValueError(f"{kind}: prox={step!r} has no meaning\nhelp: low <= high, and numbers from 0 on")
+        if not self._takes_prox or {"displacement", "iterate", "z"} & set(row["slots"]):
+            raise ValueError(f"{kind}: the iterate is kept in the state, so prox cannot move it\nhelp: leave prox out")
+        return _PROX[name][1], low, high
+
+    _takes_prox = True
 
     def _differentiate(self, closure: Callable[[], Tensor]) -> Tensor:
         self.zero_grad()

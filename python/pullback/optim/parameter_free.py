@@ -258,6 +258,7 @@ class Prodigy(Optimizer):
         if len(group["betas"]) != 2:
             raise ValueError(f"Prodigy: betas must be 2 numbers, got {group['betas']!r}\nhelp: such as 0.9, 0.999")
         row = RULES[self._rule(group)]
+        self._proximal(row, group)
         C.optim_check(row["index"], [float(self._read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
 
 
