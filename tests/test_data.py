@@ -210,7 +210,7 @@ def test_worker_processes_report_errors_and_end_with_the_loader():
     del loader
     gc.collect()
     for child in children:
-        child.join(10)
+        child.join(60)
     assert not multiprocessing.active_children()
 
 

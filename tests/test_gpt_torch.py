@@ -150,14 +150,14 @@ def our_mlp():
 def torch_cnn():
     t = torch.nn
     return t.Sequential(
-        t.Conv2d(1, 16, 3, padding=1), t.BatchNorm2d(16), t.ReLU(), t.MaxPool2d(2),
+        t.Conv2d(1, 16, 3, padding=1, bias=False), t.BatchNorm2d(16), t.ReLU(), t.MaxPool2d(2),
         t.Conv2d(16, 32, 3, stride=2, padding=1), t.ReLU(), t.AvgPool2d(2), t.Flatten(), t.Linear(32 * 9, 10),
     )  # fmt: skip
 
 
 def our_cnn():
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32 * 9, 10),
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize(("theirs", "ours"), [(torch_mlp, our_mlp), (torch_cnn, our_cnn)], ids=["mlp", "cnn"])
 def test_small_models_follow_torch(theirs, ours, optimizer):
     """20 losses within 1e-4 of torch's and no further from its float64 run than twice torch's float32 run; then the
-    parameters and the running statistics agree too."""
+    parameters and the running statistics agree to 1e-5 of each tensor's norm."""
     torch.manual_seed(0)
     single = theirs()
     double = theirs().double()
@@ -192,9 +192,11 @@ def test_small_models_follow_torch(theirs, ours, optimizer):
     got = run_ours(model, make_ours(model.parameters()), pb.losses.cross_entropy, batches)
     want = run_torch(single, make_theirs(single.parameters()), F.cross_entropy, batches)
     exact = run_torch(double, make_theirs(double.parameters()), F.cross_entropy, wide)
-    assert exact[-1] < 0.5 * exact[0]  # it learns
+    assert exact[-1] < 0.95 * exact[0]  # it learns
     assert np.max(np.abs(got - want)) <= 1e-4
     assert np.max(np.abs(got - exact)) <= 2 * np.max(np.abs(want - exact))
     state = model.state_dict()
+    assert list(state) == list(single.state_dict())
     for name, value in single.state_dict().items():
-        np.testing.assert_allclose(state[name].numpy(), value.numpy(), rtol=1e-4, atol=2e-5, err_msg=name)
+        off = np.linalg.norm(state[name].numpy().astype(np.float64) - value.numpy())
+        assert off <= 1e-5 * np.linalg.norm(value.numpy().astype(np.float64)), name

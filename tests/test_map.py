@@ -46,7 +46,7 @@ def close(got, want, tol):
     assert got.size == 0 or np.max(err) <= tol, f"max error {np.max(err)}"
 
 
-@pytest.mark.parametrize("name", [n for n in ROWS])
+@pytest.mark.parametrize("name", list(ROWS))
 def test_every_row_has_a_reference(name):
     assert name in refs.MAP, f"tests/refs.py has no reference for {name}"
 

@@ -24,7 +24,8 @@ def render() -> str:
         "# Ops",
         "",
         "Made from the registry by `python tools/docs.py`; `python -m pullback ops` prints the same rows. A derivative",
-        "`pull` means reverse mode of any order and forward mode, `zero` gradient 0 everywhere, `none` that none exists.",
+        "`pull` means reverse mode of any order and forward mode, `zero` gradient 0 everywhere, "
+        "`none` that none exists.",
         "",
     ]
     for family, what in FAMILIES.items():

@@ -14,7 +14,8 @@ void coalesce(MapPlan& p) {
   Strides st[6];
   MapOperand* ops[6];
   int n = 0;
-  for (int j = 0; j < p.inputs; j++) ops[n++] = &p.in[j];
+  for (int j = 0; j < p.inputs; j++)
+    if (p.in[j].data) ops[n++] = &p.in[j];  // an input that the kernel does not read has no strides
   ops[n++] = &p.out;
   for (int d = 0; d < p.shape.size(); d++) {
     if (p.shape[d] == 1) continue;

@@ -145,7 +145,9 @@ bool depends_on_others(std::span<const Tensor> roots, std::span<const Tensor> wr
 
 void visit_saved(const Tensor& root, const std::function<void(const char*, const Tensor&)>& f) {
   walk({&root, 1}, [&](Node* n) {
-    n->visit_saved([&](const Tensor& t) { f(n->name(), t); });
+    n->visit_saved([&](const Tensor& t) {
+      if (!t.weak()) f(n->name(), t);  // a Python number is not a tensor that is kept
+    });
     return true;
   });
 }

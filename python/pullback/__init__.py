@@ -11,8 +11,8 @@ except ImportError as error:
     if str(error).startswith("PULLBACK_ISA"):  # an exception that leaves the init function of a module loses its class
         raise ValueError(str(error)) from None
     raise
-from ._array_api import *  # noqa: F403
-from ._core import *  # noqa: F403
+from ._array_api import *
+from ._core import *
 from ._core import (
     CheckpointError,
     DeviceError,
@@ -23,7 +23,7 @@ from ._core import (
     __version__,
     dtype,
 )
-from ._functions import *  # noqa: F403
+from ._functions import *
 from .transforms import (
     checkpoint,
     custom,

@@ -103,14 +103,14 @@ def _text(options: argparse.Namespace) -> int:
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    optimizer = pb.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    optimizer = pb.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.1)
     loss = pb.losses.cross_entropy
     folder = Path(options.out) / "text"
     trainer = Trainer(
         model,
         optimizer,
         loss,
-        schedule=_cosine(steps, 1e-3, 1e-4, warmup=min(100, steps // 10)),
+        schedule=_cosine(steps, 2e-3, 1e-4, warmup=min(100, steps // 10)),
         clip_norm=1.0,
         saved=options.saved,
         checkpoint_dir=folder,

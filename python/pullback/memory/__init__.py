@@ -61,7 +61,7 @@ def saved_bytes(loss: Tensor) -> int:
 
 
 def stats(device: str = "cpu") -> dict[str, int]:
-    """The allocator's figures: bytes (current, peak, reserved), calls (allocations, system_calls), live tensors and nodes.
+    """The allocator's figures: bytes (current, peak, reserved), calls (allocations, system_calls), live tensors, nodes.
 
     >>> sorted(pb.memory.stats())
     ['allocations', 'current', 'nodes', 'peak', 'reserved', 'system_calls', 'tensors']

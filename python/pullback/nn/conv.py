@@ -101,7 +101,12 @@ class _Conv(Module):
 
     def _conv(self, x: C.Tensor, padding: tuple[int, ...]) -> C.Tensor:
         conv = pb.conv2d if self.axes == 2 else pb.conv1d
-        kwargs: dict[str, Any] = {"stride": self.stride, "padding": padding, "dilation": self.dilation, "groups": self.groups}
+        kwargs: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
         return conv(x, self.weight, self.bias, **kwargs)
 
     def extra_repr(self) -> str:
