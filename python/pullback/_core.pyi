@@ -26,15 +26,15 @@ class dtype:
 
     @property
     def name(self) -> str:
-        ...
+        """Its name, such as float32."""
 
     @property
     def itemsize(self) -> int:
-        ...
+        """Bytes of an element."""
 
     @property
     def is_floating(self) -> builtins.bool:
-        ...
+        """Whether it is a floating dtype."""
 
     def __repr__(self) -> str:
         ...
@@ -228,7 +228,7 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        ...
+        """The sizes of the axes."""
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -236,35 +236,35 @@ class Tensor:
 
     @property
     def ndim(self) -> int:
-        ...
+        """The number of axes."""
 
     @property
     def size(self) -> int:
-        ...
+        """The number of elements."""
 
     @property
     def dtype(self) -> DTypeOf:
-        ...
+        """The type of the elements."""
 
     @property
     def device(self) -> str:
-        ...
+        """The name of the device."""
 
     @property
     def nbytes(self) -> int:
-        ...
+        """Bytes of the elements."""
 
     @property
     def mT(self) -> Tensor:
-        ...
+        """The last two axes exchanged, as a view."""
 
     @property
     def T(self) -> Tensor:
-        ...
+        """The axes in reverse order, as a view."""
 
     @property
     def requires_grad(self) -> builtins.bool:
-        ...
+        """Whether backward computes a gradient; can be set on a leaf of floats."""
 
     @requires_grad.setter
     def requires_grad(self, arg: builtins.bool, /) -> None:
@@ -272,7 +272,7 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor:
-        ...
+        """The gradient that backward added up, or None."""
 
     @grad.setter
     def grad(self, arg: object | None, /) -> None:
@@ -280,7 +280,7 @@ class Tensor:
 
     @property
     def is_leaf(self) -> builtins.bool:
-        ...
+        """Whether no recorded op made it."""
 
     @property
     def _version(self) -> int:
@@ -304,25 +304,31 @@ class Tensor:
         """The value of a one-element tensor as a Python number."""
 
     def tolist(self) -> Any:
-        ...
+        """Nested lists of Python numbers; a number for a 0-d tensor."""
 
     def tobytes(self) -> bytes:
         """The elements in C order."""
 
     def astype(self, dtype: DTypeOf) -> Tensor:
-        ...
+        """
+        The elements in another dtype; the tensor itself if it has that dtype.
+
+        Example:
+            >>> pb.asarray([1.5]).astype(pb.int64).tolist()
+            [1]
+        """
 
     def to(self, target: object) -> Tensor:
-        ...
+        """In another dtype, or on the named device."""
 
     def clone(self) -> Tensor:
-        ...
+        """A copy, differentiable."""
 
     def contiguous(self) -> Tensor:
-        ...
+        """In C order: itself or a copy."""
 
     def requires_grad_(self, requires_grad: builtins.bool=True) -> Any:
-        ...
+        """Sets requires_grad and returns the tensor."""
 
     def __dlpack__(self, *, stream: object | None=None, max_version: object | None=None, dl_device: object | None=None, copy: object | None=None) -> Any:
         """
@@ -683,19 +689,43 @@ def frombuffer(buffer: object, dtype: DTypeOf, shape: int | Sequence[int]) -> Te
     """A tensor with a copy of raw bytes in C order."""
 
 def empty(shape: int | Sequence[int], *, dtype: object | None=None, device: object | None=None) -> Tensor:
-    ...
+    """A tensor whose values are not set; dtype float32 unless given."""
 
 def zeros(shape: int | Sequence[int], *, dtype: object | None=None, device: object | None=None) -> Tensor:
-    ...
+    """
+    Zeros; dtype float32 unless given.
+
+    Example:
+        >>> pb.zeros((2,)).tolist()
+        [0.0, 0.0]
+    """
 
 def ones(shape: int | Sequence[int], *, dtype: object | None=None, device: object | None=None) -> Tensor:
-    ...
+    """
+    Ones; dtype float32 unless given.
+
+    Example:
+        >>> pb.ones(2, dtype=pb.int8).tolist()
+        [1, 1]
+    """
 
 def full(shape: int | Sequence[int], fill_value: Tensor | complex | object, *, dtype: object | None=None, device: object | None=None) -> Tensor:
-    ...
+    """
+    One value everywhere; its dtype unless given (float32 for a Python float).
+
+    Example:
+        >>> pb.full((2,), 7).tolist()
+        [7, 7]
+    """
 
 def arange(start: object, stop: object | None=None, step: object=1, *, dtype: object | None=None, device: object | None=None) -> Tensor:
-    ...
+    """
+    Values from start (0 if only one is given) up to, without, stop in steps; int64, or float32 for floats.
+
+    Example:
+        >>> pb.arange(1, 7, 2).tolist()
+        [1, 3, 5]
+    """
 
 def linspace(start: object, stop: object, num: int, *, dtype: object | None=None, device: object | None=None, endpoint: builtins.bool=True) -> Tensor:
     """
@@ -732,19 +762,33 @@ def full_like(x: Tensor | complex | object, fill_value: Tensor | complex | objec
     """One value everywhere, with the shape and dtype of x."""
 
 def meshgrid(*arrays, indexing: str='xy') -> list:
-    """Coordinate tensors of a grid, one per 1-d input."""
+    """
+    Coordinate tensors of a grid, one view per 1-d input; indexing is 'xy' or 'ij'.
+
+    Example:
+        >>> [g.tolist() for g in pb.meshgrid(pb.arange(2), pb.arange(2))]
+        [[[0, 1], [0, 1]], [[0, 0], [1, 1]]]
+    """
 
 def promote_types(a: DTypeOf, b: DTypeOf) -> DTypeOf:
-    ...
+    """
+    The dtype that both are promoted to.
+
+    Example:
+        >>> pb.promote_types(pb.int8, pb.uint8)
+        pullback.int16
+    """
 
 def memory_stats() -> dict:
-    ...
+    """
+    Bytes in use, at most, reserved; numbers of allocations, system calls, tensors and nodes.
+    """
 
 def reset_peak_memory() -> None:
-    ...
+    """Sets the peak of memory_stats to what is in use now."""
 
 def empty_cache() -> None:
-    ...
+    """Gives the free blocks that the allocator keeps back to the system."""
 
 def add(a: Tensor | complex | object, b: Tensor | complex | object) -> Tensor:
     """Sum of two tensors."""
@@ -1026,19 +1070,49 @@ def all(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, kee
     """Every element is non-zero."""
 
 def prod(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
-    """Product over axes."""
+    """
+    Product over axes; integers and bools multiply in 64 bits.
+
+    Example:
+        >>> pb.prod(pb.asarray([2.0, 3.0])).item()
+        6.0
+    """
 
 def var(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
-    """Variance over axes, divided by n - correction."""
+    """
+    Variance over axes, divided by n - correction.
+
+    Example:
+        >>> pb.var(pb.asarray([1.0, 3.0])).item()
+        1.0
+    """
 
 def std(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, *, correction: float=0.0, keepdims: builtins.bool=False) -> Tensor:
-    """Standard deviation over axes."""
+    """
+    Standard deviation over axes: the root of var.
+
+    Example:
+        >>> pb.std(pb.asarray([1.0, 3.0]), correction=0).item()
+        1.0
+    """
 
 def logsumexp(x: Tensor | complex | object, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
-    """log(sum(exp(x))), without overflow."""
+    """
+    log(sum(exp(x))), without overflow.
+
+    Example:
+        >>> pb.logsumexp(pb.asarray([1000.0, -1000.0])).item()
+        1000.0
+    """
 
 def norm(x: Tensor | complex | object, ord: float=2.0, axis: int | Sequence[int] | None=None, keepdims: builtins.bool=False) -> Tensor:
-    """Vector norm of order ord; its gradient at 0 is 0."""
+    """
+    Vector norm of order ord (any number, inf, -inf; 0 counts); its gradient at 0 is 0.
+
+    Example:
+        >>> pb.norm(pb.asarray([3.0, 4.0])).item()
+        5.0
+    """
 
 def ops() -> list:
     """The registry: a list with one dict per op."""
@@ -1051,46 +1125,104 @@ def op(name: str) -> Any:
 def reshape(x: Tensor | complex | object, shape: int | Sequence[int]) -> Tensor:
     """
     The same elements in another shape; one size may be -1. A view where strides allow.
+
+    Example:
+        >>> pb.reshape(pb.arange(6), (2, -1)).shape
+        (2, 3)
     """
 
 def permute_dims(x: Tensor | complex | object, axes: int | Sequence[int]) -> Tensor:
-    ...
+    """
+    The axes in another order, as a view: axis i of the result is axis axes[i] of x.
+
+    Example:
+        >>> pb.permute_dims(pb.zeros((2, 3, 4)), (2, 0, 1)).shape
+        (4, 2, 3)
+    """
 
 def matrix_transpose(x: Tensor | complex | object) -> Tensor:
-    ...
-
-def expand_dims(x: Tensor | complex | object, axis: int=0) -> Tensor:
-    ...
-
-def squeeze(x: Tensor | complex | object, axis: int | Sequence[int] | None=None) -> Tensor:
-    ...
-
-def broadcast_to(x: Tensor | complex | object, shape: int | Sequence[int]) -> Tensor:
-    ...
-
-def _broadcast_shapes(a: int | Sequence[int], b: int | Sequence[int]) -> int | Sequence[int]:
-    ...
-
-def flip(x: Tensor | complex | object, axis: int | Sequence[int] | None=None) -> Tensor:
-    ...
+    """The last two axes exchanged, as a view."""
 
 def moveaxis(x: Tensor | complex | object, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    ...
+    """
+    Axes at other places, the others in their order; a view.
+
+    Example:
+        >>> pb.moveaxis(pb.zeros((2, 3, 4)), 0, -1).shape
+        (3, 4, 2)
+    """
+
+def expand_dims(x: Tensor | complex | object, axis: int=0) -> Tensor:
+    """
+    A new axis of size 1 at `axis` of the result, as a view.
+
+    Example:
+        >>> pb.expand_dims(pb.zeros(3), -1).shape
+        (3, 1)
+    """
+
+def squeeze(x: Tensor | complex | object, axis: int | Sequence[int] | None=None) -> Tensor:
+    """
+    Without the named axes, which must have size 1 (None: every axis of size 1), as a view.
+
+    Example:
+        >>> pb.squeeze(pb.zeros((1, 3, 1)), 0).shape
+        (3, 1)
+    """
+
+def broadcast_to(x: Tensor | complex | object, shape: int | Sequence[int]) -> Tensor:
+    """
+    x repeated to a shape by stride 0, as a view.
+
+    Example:
+        >>> pb.broadcast_to(pb.asarray([1, 2]), (2, 2)).tolist()
+        [[1, 2], [1, 2]]
+    """
+
+def flip(x: Tensor | complex | object, axis: int | Sequence[int] | None=None) -> Tensor:
+    """
+    The elements along the axes (None: all) in reverse order, as a view.
+
+    Example:
+        >>> pb.flip(pb.arange(3)).tolist()
+        [2, 1, 0]
+    """
 
 def flatten(x: Tensor | complex | object, start_axis: int=0) -> Tensor:
-    ...
+    """
+    The axes from start_axis on as one.
 
-def clip(x: Tensor | complex | object, min: object | None=None, max: object | None=None) -> Tensor:
-    """x limited to [min, max]; derivative 1 at the bounds."""
-
-def concat(arrays: object, axis: object | None=0) -> Tensor:
-    ...
-
-def stack(arrays: object, axis: int=0) -> Tensor:
-    ...
+    Example:
+        >>> pb.flatten(pb.zeros((2, 3, 4)), 1).shape
+        (2, 12)
+    """
 
 def split(x: Tensor | complex | object, sections: object, axis: int=0) -> list:
-    """Equal parts (an int) or parts between cut positions."""
+    """
+    Views of equal parts (an int) or of the parts between cut positions (a list), as a list.
+
+    Example:
+        >>> [p.tolist() for p in pb.split(pb.arange(5), [2, 3])]
+        [[0, 1], [2], [3, 4]]
+    """
+
+def concat(arrays: object, axis: object | None=0) -> Tensor:
+    """
+    The arrays one after the other along an existing axis (None: each flattened).
+
+    Example:
+        >>> pb.concat([pb.zeros((1, 2)), pb.ones((2, 2))]).shape
+        (3, 2)
+    """
+
+def stack(arrays: object, axis: int=0) -> Tensor:
+    """
+    Arrays of one shape along a new axis.
+
+    Example:
+        >>> pb.stack([pb.zeros(2), pb.ones(2)], axis=1).tolist()
+        [[0.0, 1.0], [0.0, 1.0]]
+    """
 
 def pad(x: Tensor | complex | object, widths: object, *, mode: str='constant', value: float=0.0) -> Tensor:
     """
@@ -1103,31 +1235,78 @@ def pad(x: Tensor | complex | object, widths: object, *, mode: str='constant', v
     """
 
 def tile(x: Tensor | complex | object, repetitions: int | Sequence[int]) -> Tensor:
-    """x side by side, repetitions[i] times along axis i."""
+    """
+    x side by side, repetitions[i] times along axis i.
+
+    Example:
+        >>> pb.tile(pb.arange(2), 2).tolist()
+        [0, 1, 0, 1]
+    """
 
 def repeat(x: Tensor | complex | object, repeats: Tensor | complex | object, *, axis: object | None=None) -> Tensor:
     """
     Each element several times; repeats is one count or one per element of the axis (None: of flat x).
+
+    Example:
+        >>> pb.repeat(pb.arange(2), 2).tolist()
+        [0, 0, 1, 1]
     """
 
 def roll(x: Tensor | complex | object, shift: int | Sequence[int], *, axis: int | Sequence[int] | None=None) -> Tensor:
     """
-    Elements moved by `shift` places, those that fall off come in again at the start.
+    Elements moved by `shift` places (axis None: of flat x), those that fall off come in again at the start.
+
+    Example:
+        >>> pb.roll(pb.arange(4), 1).tolist()
+        [3, 0, 1, 2]
     """
 
-def unstack(x: Tensor | complex | object, *, axis: int=0) -> tuple:
-    """The slices along an axis, as a tuple of views."""
+def clip(x: Tensor | complex | object, min: object | None=None, max: object | None=None) -> Tensor:
+    """
+    x limited to [min, max], numbers or tensors; derivative 1 at the bounds.
+
+    Example:
+        >>> pb.clip(pb.asarray([-2.0, 0.5]), -1.0, 1.0).tolist()
+        [-1.0, 0.5]
+    """
 
 def take(x: Tensor | complex | object, indices: Tensor | complex | object, *, axis: object | None=None) -> Tensor:
-    ...
+    """
+    x[..., indices, ...] at `axis` (None: of flat x); negative indices count from the end.
 
-def embedding(indices: Tensor | complex | object, weight: Tensor) -> Tensor:
-    """Rows of weight (n, width) by integer indices."""
+    Example:
+        >>> pb.take(pb.asarray([5, 6, 7]), pb.asarray([2, 0])).tolist()
+        [7, 5]
+    """
+
+def embedding(indices: Tensor | complex | object, weight: Tensor | complex | object) -> Tensor:
+    """
+    Rows of weight (n, width) by integer indices of any shape: the result has the shape (*indices.shape, width).
+
+    Example:
+        >>> pb.embedding(pb.asarray([1, 1]), pb.asarray([[0.0], [2.0]])).tolist()
+        [[2.0], [2.0]]
+    """
 
 def take_along_axis(x: Tensor | complex | object, indices: Tensor | complex | object, axis: int=-1) -> Tensor:
-    ...
+    """
+    out[.., i, ..] = x[.., indices[.., i, ..], ..]; the other axes broadcast.
+
+    Example:
+        >>> pb.take_along_axis(pb.asarray([[5, 6], [7, 8]]), pb.asarray([[1], [0]])).tolist()
+        [[6], [7]]
+    """
 
 def scatter_add(x: Tensor | complex | object, indices: Tensor | complex | object, values: Tensor | complex | object, *, axis: int) -> Tensor:
+    """
+    A copy of x with values added at the places that take_along_axis reads; equal indices add up.
+
+    Example:
+        >>> pb.scatter_add(pb.zeros(2), pb.asarray([1, 1]), pb.ones(2), axis=0).tolist()
+        [0.0, 2.0]
+    """
+
+def _broadcast_shapes(a: int | Sequence[int], b: int | Sequence[int]) -> int | Sequence[int]:
     ...
 
 def from_dlpack(x: object, *, device: object | None=None, copy: object | None=None) -> Tensor:
@@ -1318,6 +1497,9 @@ def scaled_dot_product_attention(q: Tensor | complex | object, k: Tensor | compl
     softmax(q k^T * scale) v for q (..., L, D), k (..., S, D), v (..., S, E); scale is 1 / sqrt(D) unless given. A bool mask is True where a query attends, a float mask is added; causal: query i sees keys 0..i. A query that attends to nothing gives 0.
     """
 
+def unstack(x: Tensor | complex | object, *, axis: int=0) -> tuple:
+    """The slices of x along an axis, as a tuple of copies without that axis."""
+
 class Generator:
     """
     A counter-based stream of random numbers (Philox 4x32-10).
@@ -1341,14 +1523,14 @@ class Generator:
         """(seed, offset)."""
 
     def set_state(self, state: tuple[int, int]) -> None:
-        ...
+        """Continues from what get_state gave."""
 
     def reserve(self, n: int) -> int:
-        ...
+        """Skips n numbers; returns the counter before."""
 
     @property
     def seed(self) -> int:
-        ...
+        """The seed."""
 
     @seed.setter
     def seed(self, arg: int, /) -> None:
@@ -1356,7 +1538,7 @@ class Generator:
 
     @property
     def offset(self) -> int:
-        ...
+        """The counter: numbers drawn so far."""
 
     @offset.setter
     def offset(self, arg: int, /) -> None:
@@ -1378,22 +1560,22 @@ def manual_seed(seed: object) -> None:
     """
 
 def draw_normal(shape: int | Sequence[int], mean: float, std: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
-    ...
+    """A draw with checked arguments; see pb.random."""
 
 def draw_uniform(shape: int | Sequence[int], low: float, high: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
-    ...
+    """A draw with checked arguments; see pb.random."""
 
 def draw_exponential(shape: int | Sequence[int], rate: float, unused: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
-    ...
+    """A draw with checked arguments; see pb.random."""
 
 def draw_gumbel(shape: int | Sequence[int], loc: float, scale: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
-    ...
+    """A draw with checked arguments; see pb.random."""
 
 def draw_randint(low: int, high: int, shape: int | Sequence[int], dtype: DTypeOf, rng: object | None=None) -> Tensor:
-    ...
+    """Integers in [low, high); see pb.random.randint."""
 
 def draw_permutation(n: int, rng: object | None=None) -> Tensor:
-    ...
+    """0..n-1 in random order; see pb.random.permutation."""
 
 class OptimDriver:
     """The table, the states and the step of one optimizer."""
@@ -1401,32 +1583,38 @@ class OptimDriver:
     def __init__(self) -> None:
         ...
 
-    def step(self, groups: list, grads: object | None, clip_norm: object | None, clip_value: object | None, scale: object | None) -> tuple:
+    def step(self, groups: list, grads: object | None, clip_norm: object | None, clip_value: object | None, scale: object | None, origins: object | None=None) -> tuple:
         """(norm or None, skipped)."""
 
     def get_state(self, p: Tensor) -> Any:
-        ...
+        """The step count, the state tensors and the state numbers of p."""
 
-    def set_state(self, p: Tensor, t: int, slots: list) -> None:
-        ...
+    def set_state(self, p: Tensor, t: int, slots: list, scalars: object=()) -> None:
+        """Puts back what get_state gave."""
 
     def forget(self, p: Tensor) -> None:
-        ...
+        """Drops the state of p."""
 
 def optim_rules() -> list:
     """Rows of the registry of update rules."""
 
 def optim_check(rule: int, hyper: list, weight_decay: object) -> None:
-    ...
+    """Raises ValueError for a hyper-parameter out of range."""
 
 def optim_check_parameter(p: Tensor) -> None:
-    ...
+    """Raises unless p is a leaf that an optimizer can write."""
 
-def optim_pure(rule: int, p: Tensor, g: Tensor, slots: list, hyper: list, weight_decay: object, decoupled: builtins.bool, t: int) -> tuple:
-    ...
+def optim_pure(rule: int, p: Tensor, g: Tensor, slots: list, scalars: list, hyper: list, weight_decay: object, decoupled: builtins.bool, t: int, sums: list) -> tuple:
+    """One update without writing: (new p, new slots, new scalars)."""
+
+def optim_pure_sums(rule: int, p: Tensor, g: Tensor, slots: list, scalars: list, hyper: list, weight_decay: object, decoupled: builtins.bool, t: int) -> list:
+    """What one tensor adds to the sums of its rule."""
 
 def optim_zero_grad(params: list) -> None:
-    ...
+    """Sets the gradients to None."""
+
+def optim_scalar(v: float) -> Tensor:
+    """A 0-d float64 number."""
 
 def optim_count(n: int) -> Tensor:
     """A 0-d int64 step count."""
@@ -1435,13 +1623,13 @@ def optim_zeros_like(p: Tensor) -> Tensor:
     """An empty state of p."""
 
 def optim_copy(targets: list, sources: list) -> None:
-    ...
+    """Copies the values of each source into its target."""
 
 def optim_scale(tensors: list, factor: float) -> None:
-    ...
+    """Multiplies each tensor by factor, in place."""
 
 def optim_limit(tensors: list, bound: float) -> None:
-    ...
+    """Limits each element to [-bound, bound], in place."""
 
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
@@ -1459,7 +1647,13 @@ def _saved(arg: Tensor, /) -> list:
     ...
 
 def stop_gradient(x: Tensor | complex | object) -> Tensor:
-    """x as a constant: the same memory, no gradient."""
+    """
+    x as a constant: the same memory, no gradient and no tangent.
+
+    Example:
+        >>> pb.grad(lambda x: x * pb.stop_gradient(x))(pb.tensor(3.0)).item()
+        3.0
+    """
 
 def _grad_enabled() -> builtins.bool:
     ...

@@ -75,7 +75,7 @@ class OASIS(Optimizer):
         if group["decoupled"]:
             raise ValueError("OASIS: weight decay cannot be decoupled\nhelp: leave decoupled out")
 
-    def step(  # type: ignore[override]
+    def step(
         self, closure: Callable[[], Tensor] | None = None, *, grads: Any = None, clip_norm: float | None = None,
         clip_value: float | None = None, scale: float | None = None,
     ) -> Tensor:  # fmt: skip
@@ -137,7 +137,7 @@ class OASIS(Optimizer):
             total: list[Tensor] = []
             for _ in range(draws):
                 signs = [C.sign(C.draw_uniform(p.shape, -1.0, 1.0, p.dtype, None)) for p in params]
-                dot = sum((g * z).sum() for g, z in zip(slopes, signs, strict=True))
+                dot: Any = sum((g * z).sum() for g, z in zip(slopes, signs, strict=True))
                 products = gradients(dot, params) if dot.requires_grad else [z * 0 for z in signs]
                 part = [(z * h).detach() / draws for z, h in zip(signs, products, strict=True)]
                 total = [a + b for a, b in zip(total, part, strict=True)] if total else part
