@@ -1,5 +1,7 @@
-"""NumPy reference of each Map and Reduce row, in float64; refs_rows.py holds those of the other families. A row without an
-entry fails its family's test."""
+"""NumPy references of the Map and Reduce rows, in float64; refs_rows.py holds the others.
+
+A row without an entry fails its family's test.
+"""
 
 from __future__ import annotations
 

@@ -47,8 +47,9 @@ double number(nb::handle h) {
   return v;
 }
 
-// groups: [(rule, params, hyper, weight_decay, decoupled)]; grads: None or one tensor or None per parameter, in order.
-void add_groups(Driver& d, nb::list groups, nb::handle grads) {
+// groups: [(rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b)]; grads: None or one tensor or None
+// per parameter, in order; origins: the same, what parameters are read from.
+void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins) {
   Py_ssize_t at = 0;
   for (nb::handle h : groups) {
     auto t = nb::cast<nb::tuple>(h);
@@ -58,24 +59,27 @@ void add_groups(Driver& d, nb::list groups, nb::handle grads) {
     for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
     double decay = number(t[3]);
     check_hyper({"weight_decay", 0, Range::NonNegative}, decay);
-    d.group(row, hyper, decay, nb::cast<bool>(t[4]));
+    if (nb::len(t) == 8)
+      d.group(row, hyper, decay, nb::cast<bool>(t[4]), optim::Prox(nb::cast<int>(t[5])), number(t[6]), number(t[7]));
+    else
+      d.group(row, hyper, decay, nb::cast<bool>(t[4]));
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
-      if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
       const Tensor& x = checked_tensor(p, "optimizer");
-      if (grads.is_none()) {
-        d.add(x, x->meta ? x->meta->grad : Tensor());
-      } else {
-        PyObject* g = PyList_GetItem(grads.ptr(), at++);
+      auto item = [&](nb::handle list) {
+        PyObject* g = PyList_GetItem(list.ptr(), at);
         if (!g) nb::raise_python_error();
-        d.add(x, g == Py_None ? Tensor() : to_tensor(g));
-      }
+        return g == Py_None ? Tensor() : to_tensor(g);
+      };
+      Tensor g = !grads.is_none() ? item(grads) : x->meta ? x->meta->grad : Tensor();
+      d.add(x, g, origins.is_none() ? Tensor() : item(origins));
+      at++;
     }
   }
 }
 
 nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_norm, nb::handle clip_value,
-               nb::handle scale) {
+               nb::handle scale, nb::handle origins) {
   StepOptions o;
   auto positive = [](nb::handle h, const char* name) {
     double v = number(h);
@@ -91,7 +95,7 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
   d.begin();
   optim::StepResult r;
   try {
-    add_groups(d, groups, grads);
+    add_groups(d, groups, grads, origins);
     d.prepare(o);
     {
       nb::gil_scoped_release unlocked;
@@ -105,21 +109,27 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
   return nb::make_tuple(o.measure ? nb::object(nb::float_(r.norm)) : nb::none(), r.skipped);
 }
 
-// (t, [slots]) of a parameter, or None.
+// (t, [slots], [scalars]) of a parameter, or None.
 nb::object get_state(const Driver& d, const Tensor& p) {
   const optim::State* s = d.find(p);
   if (!s) return nb::none();
-  nb::list slots;
+  nb::list slots, scalars;
   for (const Tensor& t : s->slots) slots.append(nb::cast(t));
-  return nb::make_tuple(s->t, slots);
+  for (double v : s->scalars) scalars.append(v);
+  return nb::make_tuple(s->t, slots, scalars);
 }
 
-void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots) {
+void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle scalars) {
   if (t < 0) fail<ValueError>("load_state_dict", "a step count is negative", "the state is damaged");
   optim::State fresh;
   fresh.param = p;
   fresh.t = t;
   int j = 0;
+  for (nb::handle h : scalars) {
+    if (j == optim::kMaxScalars) fail<ValueError>("load_state_dict", "too many numbers", "the state is damaged");
+    fresh.scalars[j++] = number(h);
+  }
+  j = 0;
   for (nb::handle h : slots) {
     if (j == optim::kMaxSlots) fail<ValueError>("load_state_dict", "too many states", "the state is damaged");
     if (!h.is_none()) {
@@ -139,44 +149,75 @@ void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots) {
   d.state(p) = std::move(fresh);
 }
 
-// One tensor of the pure form: (p, [slots]).
-nb::tuple pure(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::list hyper, nb::handle weight_decay,
-               bool decoupled, int64_t t) {
-  const RuleRow& row = row_at(rule);
-  if (!is_float(p.dtype())) fail<DTypeError>("update", "only floating tensors can be trained", "cast it first", p);
-  if (!(p.shape() == g.shape()))
-    fail<ShapeError>("update", "a gradient has the shape of its parameter", "check the order", p, g);
-  DType compute = p.dtype() == DType::F64 ? DType::F64 : DType::F32;
+// One tensor of the pure form. Hyper-parameters that meet tensors are prepared in float64, 0-d and strong, so that
+// nothing is rounded on the way.
+struct Pure {
   PureStep s;
-  s.p = cast(p, compute);
-  s.g = cast(g, compute);
-  s.t = t;
-  for (int j = 0; j < row.nslots; j++) s.slots[j] = cast(nb::cast<Tensor>(slots[size_t(j)]), compute);
-  auto scalar = [](nb::handle h, const HyperInfo& info) {
+  const RuleRow& row;
+  optim::Decay mode;
+
+  Pure(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::list scalars, nb::list hyper,
+       nb::handle weight_decay, bool decoupled, int64_t t)
+      : row(row_at(rule)) {
+    if (!is_float(p.dtype())) fail<DTypeError>("update", "only floating tensors can be trained", "cast it first", p);
+    if (!(p.shape() == g.shape()))
+      fail<ShapeError>("update", "a gradient has the shape of its parameter", "check the order", p, g);
+    DType compute = p.dtype() == DType::F64 ? DType::F64 : DType::F32;
+    s.p = cast(p, compute);
+    s.g = cast(g, compute);
+    s.t = t;
+    for (int j = 0; j < row.nslots; j++) s.slots[j] = cast(nb::cast<Tensor>(slots[size_t(j)]), compute);
+    for (int j = 0; j < row.nscalars; j++) s.scalars[j] = cast(nb::cast<Tensor>(scalars[size_t(j)]), DType::F64);
+    s.tensor_hyper = row.nscalars || row.nsums;
+    for (int i = 0; i < row.nhyper; i++) {
+      s.hyper[i] = scalar(hyper[size_t(i)], row.hyper[i]);
+      s.plain[i] = item_double(s.hyper[i]);
+      s.tensor_hyper = s.tensor_hyper || !s.hyper[i].weak();
+    }
+    if (s.tensor_hyper)
+      for (int i = 0; i < row.nhyper; i++)
+        if (s.hyper[i].weak()) s.hyper[i] = full({}, s.plain[i], DType::F64);
+    Tensor wd = scalar(weight_decay, {"weight_decay", 0, Range::NonNegative});
+    mode = wd.weak() && item_double(wd) == 0 ? optim::Decay::None
+           : decoupled                       ? optim::Decay::Decoupled
+                                             : optim::Decay::Coupled;
+    s.coupled = mode == optim::Decay::Coupled;
+    s.decay = mode == optim::Decay::Decoupled ? s.hyper[0] * wd : wd;
+    if (!s.decay.weak()) s.decay = cast(s.decay, compute);
+  }
+
+  static Tensor scalar(nb::handle h, const HyperInfo& info) {
     Tensor x = is_tensor(h.ptr()) ? unwrap(h.ptr()) : Tensor(number(h));
     if (x.size() != 1)
       fail<ShapeError>("update", std::string(info.name) + " must be a number or a 0-d tensor", "pass one value", x);
     check_hyper(info, item_double(x));
     return x.weak() ? x : cast(x, DType::F64);
-  };
-  for (int i = 0; i < row.nhyper; i++) {
-    s.hyper[i] = scalar(hyper[size_t(i)], row.hyper[i]);
-    s.plain[i] = item_double(s.hyper[i]);
-    s.tensor_hyper = s.tensor_hyper || !s.hyper[i].weak();
   }
-  if (s.tensor_hyper)  // prepared in float64, 0-d and strong, so that nothing is rounded on the way
-    for (int i = 0; i < row.nhyper; i++)
-      if (s.hyper[i].weak()) s.hyper[i] = full({}, s.plain[i], DType::F64);
-  Tensor wd = scalar(weight_decay, {"weight_decay", 0, Range::NonNegative});
-  auto mode = wd.weak() && item_double(wd) == 0 ? optim::Decay::None
-              : decoupled                       ? optim::Decay::Decoupled
-                                                : optim::Decay::Coupled;
-  s.decay = mode == optim::Decay::Decoupled ? s.hyper[0] * wd : wd;
-  if (!s.decay.weak()) s.decay = cast(s.decay, compute);
-  row.pure[int(mode)](s);
+};
+
+// The sums that one tensor contributes to a step: 0-d float64 tensors.
+nb::list pure_sums(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::list scalars, nb::list hyper,
+                   nb::handle weight_decay, bool decoupled, int64_t t) {
+  Pure pure(rule, p, g, slots, scalars, hyper, weight_decay, decoupled, t);
   nb::list out;
-  for (int j = 0; j < row.nslots; j++) out.append(nb::cast(s.slots[j]));
-  return nb::make_tuple(nb::cast(cast(s.p, p.dtype())), out);
+  if (!pure.row.nsums) return out;
+  pure.row.pure_sums(pure.s);
+  for (int q = 0; q < pure.row.nsums; q++) out.append(nb::cast(pure.s.sums[q]));
+  return out;
+}
+
+// (p, [slots], [scalars]) after a step.
+nb::tuple pure_step(int rule, const Tensor& p, const Tensor& g, nb::list slots, nb::list scalars, nb::list hyper,
+                    nb::handle weight_decay, bool decoupled, int64_t t, nb::list sums) {
+  Pure pure(rule, p, g, slots, scalars, hyper, weight_decay, decoupled, t);
+  PureStep& s = pure.s;
+  for (int q = 0; q < pure.row.nsums; q++) s.sums[q] = nb::cast<Tensor>(sums[size_t(q)]);
+  if (pure.row.noise) s.noise = optim::normal_like(s.p, uint64_t(item_double(s.scalars[0])), uint64_t(t));
+  pure.row.pure[int(pure.mode)](s);
+  nb::list new_slots, new_scalars;
+  for (int j = 0; j < pure.row.nslots; j++) new_slots.append(nb::cast(s.slots[j]));
+  for (int j = 0; j < pure.row.nscalars; j++) new_scalars.append(nb::cast(s.scalars[j]));
+  return nb::make_tuple(nb::cast(cast(s.p, p.dtype())), new_slots, new_scalars);
 }
 
 std::vector<Tensor> tensors_of(nb::list list) {
@@ -216,15 +257,20 @@ nb::list rules() {
   nb::list all;
   for (int i = 0; i < optim::rule_count(); i++) {
     const RuleRow& r = optim::rule_row(i);
-    nb::list slots, hyper;
+    nb::list slots, hyper, scalars;
     for (int j = 0; j < r.nslots; j++) slots.append(nb::str(r.slots[j].data()));
     for (int j = 0; j < r.nhyper; j++) hyper.append(nb::make_tuple(nb::str(r.hyper[j].name.data()), r.hyper[j].value));
+    for (int j = 0; j < r.nscalars; j++) scalars.append(nb::str(r.scalars[j].data()));
     nb::dict row;
     row["name"] = nb::str(r.name.data());
     row["doc"] = nb::str(r.doc.data());
     row["index"] = i;
     row["slots"] = nb::tuple(slots);
     row["hyper"] = nb::tuple(hyper);
+    row["scalars"] = nb::tuple(scalars);
+    row["sums"] = r.nsums;
+    row["shared"] = r.nsums && r.scope == optim::Scope::Model;
+    row["noise"] = r.noise;
     all.append(row);
   }
   return all;
@@ -236,9 +282,11 @@ void bind_optim(nb::module_& m) {
   nb::class_<Driver>(m, "OptimDriver", "The table, the states and the step of one optimizer.")
       .def(nb::init<>())
       .def("step", &step, nb::arg("groups"), nb::arg("grads").none(), nb::arg("clip_norm").none(),
-           nb::arg("clip_value").none(), nb::arg("scale").none(), "(norm or None, skipped).")
-      .def("get_state", &get_state, nb::arg("p"), "The step count and the state tensors of p.")
-      .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), "Puts back what get_state gave.")
+           nb::arg("clip_value").none(), nb::arg("scale").none(), nb::arg("origins") = nb::none(),
+           "(norm or None, skipped).")
+      .def("get_state", &get_state, nb::arg("p"), "The step count, the state tensors and the state numbers of p.")
+      .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars") = nb::make_tuple(),
+           "Puts back what get_state gave.")
       .def("forget", [](Driver& d, const Tensor& p) { d.forget(p); }, nb::arg("p"), "Drops the state of p.");
   m.def("optim_rules", &rules, "Rows of the registry of update rules.");
   m.def(
@@ -248,11 +296,17 @@ void bind_optim(nb::module_& m) {
         for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], number(hyper[size_t(i)]));
         check_hyper({"weight_decay", 0, Range::NonNegative}, number(weight_decay));
       },
-      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"), "Raises ValueError for a hyper-parameter out of range.");
-  m.def("optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"),
-        "Raises unless p is a leaf that an optimizer can write.");
-  m.def("optim_pure", &pure, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"), nb::arg("hyper"),
-        nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"), "One update without writing: (new p, new slots).");
+      nb::arg("rule"), nb::arg("hyper"), nb::arg("weight_decay"),
+      "Raises ValueError for a hyper-parameter out of range.");
+  m.def(
+      "optim_check_parameter", [](const Tensor& p) { optim::check_parameter(p); }, nb::arg("p"),
+      "Raises unless p is a leaf that an optimizer can write.");
+  m.def("optim_pure", &pure_step, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"), nb::arg("scalars"),
+        nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"), nb::arg("sums"),
+        "One update without writing: (new p, new slots, new scalars).");
+  m.def("optim_pure_sums", &pure_sums, nb::arg("rule"), nb::arg("p"), nb::arg("g"), nb::arg("slots"),
+        nb::arg("scalars"), nb::arg("hyper"), nb::arg("weight_decay"), nb::arg("decoupled"), nb::arg("t"),
+        "What one tensor adds to the sums of its rule.");
   m.def(
       "optim_zero_grad",
       [](nb::list params) {
@@ -262,14 +316,18 @@ void bind_optim(nb::module_& m) {
         }
       },
       nb::arg("params"), "Sets the gradients to None.");
+  m.def("optim_scalar", [](double v) { return full({}, v, DType::F64); }, nb::arg("v"), "A 0-d float64 number.");
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(
       "optim_zeros_like",
       [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); }, nb::arg("p"),
       "An empty state of p.");
-  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"), "Copies the values of each source into its target.");
-  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"), "Multiplies each tensor by factor, in place.");
-  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"), "Limits each element to [-bound, bound], in place.");
+  m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"),
+        "Copies the values of each source into its target.");
+  m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"),
+        "Multiplies each tensor by factor, in place.");
+  m.def("optim_limit", &limit_all, nb::arg("tensors"), nb::arg("bound"),
+        "Limits each element to [-bound, bound], in place.");
   m.def(
       "optim_norm",
       [](nb::list tensors) {

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/optim_table.h"
 #include "optim/rules.h"
+#include "value/philox.h"
 
 namespace pb::optim {
 
@@ -18,16 +19,21 @@ PB_FN auto narrow_step(const double* from) {
 template <class Rule, Decay D, class T, size_t... J>
 void update_loop(const UpdateArgs& a, std::index_sequence<J...>) {
   auto* p = static_cast<T*>(a.p);
+  auto* from = static_cast<const T*>(a.from);
   auto* g = static_cast<const T*>(a.g);
   T* const s[sizeof...(J) + 1] = {static_cast<T*>(a.slots[J])...};
   (void)s;
+  constexpr bool noisy = takes_noise<Rule>();
+  auto* u = static_cast<const T*>(a.noise);
+  (void)u;
   const auto k = narrow_step<Rule, T>(a.step);
   const T scale = T(a.scale), decay = T(a.decay);
   const int64_t n = a.n;
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) {
-    Slots<T, int(sizeof...(J))> state{{s[J][i]...}};
-    p[i] = advance<Rule, D, T>(p[i], g[i] * scale, state, k, decay);
+    Slots<T, int(sizeof...(J)) + noisy> state{{s[J][i]...}};
+    if constexpr (noisy) state[int(sizeof...(J))] = u[i];
+    p[i] = advance<Rule, D, T>(from[i], g[i] * scale, state, k, decay);
     ((s[J][i] = state[int(J)]), ...);
   }
 }
@@ -35,6 +41,50 @@ void update_loop(const UpdateArgs& a, std::index_sequence<J...>) {
 template <class Rule, Decay D, class T>
 void update_kernel(const UpdateArgs& a) {
   update_loop<Rule, D, T>(a, std::make_index_sequence<size_t(slot_count<Rule>())>{});
+}
+
+// The sums of a rule over one piece: 32 partial ones for each, merged pairwise.
+template <class Rule, bool Coupled, class T, size_t... J>
+void sums_loop(const UpdateArgs& a, double* sums, std::index_sequence<J...>) {
+  constexpr int kLanes = 32, kSums = sum_count<Rule>();
+  auto* p = static_cast<const T*>(a.from);
+  auto* g = static_cast<const T*>(a.g);
+  const T* const s[sizeof...(J) + 1] = {static_cast<const T*>(a.slots[J])...};
+  (void)s;
+  const auto k = narrow_step<Rule, T>(a.step);
+  const T scale = T(a.scale), decay = T(a.decay);
+  double lane[kSums][kLanes] = {};
+  auto add = [&](int64_t i, int j) __attribute__((always_inline)) {
+    Slots<T, int(sizeof...(J))> state{{s[J][i]...}};
+    T slope = g[i] * scale;
+    if constexpr (Coupled) slope = slope + decay * p[i];
+    auto part = Rule::template measure<T>(p[i], slope, state, k);
+    for (int q = 0; q < kSums; q++) {
+      if constexpr (takes_largest<Rule>())
+        lane[q][j] = max(double(part[q]), lane[q][j]);
+      else
+        lane[q][j] += double(part[q]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= a.n; i += kLanes)
+    for (int j = 0; j < kLanes; j++) add(i + j, j);
+  for (int j = 0; i + j < a.n; j++) add(i + j, j);
+  for (int q = 0; q < kSums; q++) {
+    for (int w = kLanes / 2; w; w /= 2)
+      for (int j = 0; j < w; j++) {
+        if constexpr (takes_largest<Rule>())
+          lane[q][j] = max(lane[q][j], lane[q][j + w]);
+        else
+          lane[q][j] += lane[q][j + w];
+      }
+    sums[q] = lane[q][0];
+  }
+}
+
+template <class Rule, bool Coupled, class T>
+void sums_kernel(const UpdateArgs& a, double* sums) {
+  sums_loop<Rule, Coupled, T>(a, sums, std::make_index_sequence<size_t(slot_count<Rule>())>{});
 }
 
 // 32 partial sums, merged pairwise: the same bits at every level and for any number of threads.
@@ -78,6 +128,47 @@ void clamp_kernel(void* to, const void* from, double scale, double bound, int64_
   }
 }
 
+// Sixteen Philox blocks side by side give 64 float or 32 double numbers; number i of a block comes from lane i % 16.
+// `first` is a multiple of 64.
+template <class T>
+void normal_kernel(void* to, uint64_t seed, uint64_t stream, uint64_t first, int64_t n) {
+  constexpr int kLanes = 16, kWords = sizeof(T) / 4, kRows = 4 / kWords, kBlock = kLanes * kRows;
+  auto* x = static_cast<T*>(to);
+  uint64_t block = first * kWords / 4;
+  for (int64_t at = 0; at < n; at += kBlock, block += kLanes) {
+    uint32_t c[4][kLanes];
+    for (int j = 0; j < kLanes; j++) {
+      uint32_t one[4] = {uint32_t(block + uint64_t(j)), uint32_t((block + uint64_t(j)) >> 32), uint32_t(stream),
+                         uint32_t(stream >> 32)};
+      philox_block(one, uint32_t(seed), uint32_t(seed >> 32));
+      for (int i = 0; i < 4; i++) c[i][j] = one[i];
+    }
+    T made[kBlock];
+    for (int r = 0; r < kRows; r++)
+      for (int j = 0; j < kLanes; j++) {
+        if constexpr (kWords == 1)
+          made[r * kLanes + j] = ndtri(uniform01(c[r][j]));
+        else
+          made[r * kLanes + j] = ndtri(uniform01_double(c[2 * r][j], c[2 * r + 1][j]));
+      }
+    const int m = n - at < kBlock ? int(n - at) : kBlock;
+    for (int i = 0; i < m; i++) x[at + i] = made[i];
+  }
+}
+
+// p = sign(p) max(|p| - threshold, 0), then limited to [low, high].
+template <class T>
+void prox_kernel(void* to, double threshold, double low, double high, int64_t n) {
+  auto* p = static_cast<T*>(to);
+  const T cut = T(threshold), lo = T(low), hi = T(high);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) {
+    T v = p[i] > cut ? p[i] - cut : p[i] < -cut ? p[i] + cut : p[i] * T(0);
+    v = v > hi ? hi : v;
+    p[i] = v < lo ? lo : v;
+  }
+}
+
 template <class Rule, class T>
 constexpr RuleKernels::Update update_of(Decay d) {
   return d == Decay::None      ? &update_kernel<Rule, Decay::None, T>
@@ -86,10 +177,18 @@ constexpr RuleKernels::Update update_of(Decay d) {
 }
 template <class Rule>
 constexpr RuleKernels rule_kernels() {
-  return {{{update_of<Rule, float>(Decay::None), update_of<Rule, float>(Decay::Coupled),
-            update_of<Rule, float>(Decay::Decoupled)},
-           {update_of<Rule, double>(Decay::None), update_of<Rule, double>(Decay::Coupled),
-            update_of<Rule, double>(Decay::Decoupled)}}};
+  RuleKernels row = {{{update_of<Rule, float>(Decay::None), update_of<Rule, float>(Decay::Coupled),
+                       update_of<Rule, float>(Decay::Decoupled)},
+                      {update_of<Rule, double>(Decay::None), update_of<Rule, double>(Decay::Coupled),
+                       update_of<Rule, double>(Decay::Decoupled)}},
+                     {}};
+  if constexpr (sum_count<Rule>() > 0) {
+    row.measure[0][0] = &sums_kernel<Rule, false, float>;
+    row.measure[0][1] = &sums_kernel<Rule, true, float>;
+    row.measure[1][0] = &sums_kernel<Rule, false, double>;
+    row.measure[1][1] = &sums_kernel<Rule, true, double>;
+  }
+  return row;
 }
 template <int N>
 struct RuleTable {
@@ -101,7 +200,10 @@ constexpr RuleTable<int(sizeof...(I))> rule_table(std::index_sequence<I...>) {
 }
 
 constexpr auto kRuleTable = rule_table(std::make_index_sequence<size_t(kRules)>{});
-constexpr OptimKernels kOptimTable = {
-    {&measure_kernel<float>, &measure_kernel<double>}, {&clamp_kernel<float>, &clamp_kernel<double>}, kRuleTable.row};
+constexpr OptimKernels kOptimTable = {{&measure_kernel<float>, &measure_kernel<double>},
+                                      {&clamp_kernel<float>, &clamp_kernel<double>},
+                                      {&normal_kernel<float>, &normal_kernel<double>},
+                                      {&prox_kernel<float>, &prox_kernel<double>},
+                                      kRuleTable.row};
 
 }  // namespace pb::optim

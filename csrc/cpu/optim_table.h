@@ -7,8 +7,10 @@ namespace pb::optim {
 // One contiguous piece of one tensor, in the compute type.
 struct UpdateArgs {
   void* p;
+  const void* from;  // what p is read from; p itself as a rule
   const void* g;
-  void* slots[4];
+  void* slots[6];
+  const void* noise;   // normal numbers, for rules that take them
   const double* step;  // Step<double> as an array
   double scale;        // multiplies g first
   double decay;
@@ -17,7 +19,9 @@ struct UpdateArgs {
 
 struct RuleKernels {
   using Update = void (*)(const UpdateArgs&);
-  Update update[2][3];  // float or double; by Decay
+  using Measure = void (*)(const UpdateArgs&, double* sums);
+  Update update[2][3];    // float or double; by Decay
+  Measure measure[2][2];  // float or double; by coupled decay or none; null where the rule needs no sums
 };
 
 struct OptimKernels {
@@ -25,6 +29,10 @@ struct OptimKernels {
   double (*measure[2])(const void* g, int64_t n, bool* finite);
   // to = g * scale limited to [-bound, bound]; NaN stays.
   void (*clamp[2])(void* to, const void* g, double scale, double bound, int64_t n);
+  // Elements first .. first + n - 1 of a stream of normal numbers.
+  void (*normal[2])(void* to, uint64_t seed, uint64_t stream, uint64_t first, int64_t n);
+  // Soft threshold, then limits, in place.
+  void (*prox[2])(void* p, double threshold, double low, double high, int64_t n);
   const RuleKernels* rules;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "cpu/dispatch.h"
@@ -70,7 +71,7 @@ double add_pairwise(double* v, size_t n) {
 
 // In sorted order, so that the sum does not depend on the order of the tensors.
 double add_sorted(std::vector<double>& v) {
-  std::sort(v.begin(), v.end());
+  std::sort(v.begin(), v.end(), [](double a, double b) { return a < b || (b != b && a == a); });  // NaN last
   return add_pairwise(v.data(), v.size());
 }
 
@@ -123,12 +124,16 @@ void Driver::begin() {
   cursor_ = 0;
 }
 
-void Driver::group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled) {
+void Driver::group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled, Prox prox, double a,
+                   double b) {
   Group g;
   g.rule = &rule;
   std::copy(hyper, hyper + rule.nhyper, g.hyper);
   g.mode = weight_decay == 0 ? Decay::None : decoupled ? Decay::Decoupled : Decay::Coupled;
   g.decay = decoupled ? hyper[0] * weight_decay : weight_decay;
+  g.prox = prox;
+  g.a = prox == Prox::Threshold || prox == Prox::Shrink ? a * hyper[0] : a;
+  g.b = b;
   g.t = 0;
   g.step = 0;
   groups_.push_back(g);
@@ -139,8 +144,10 @@ bool Driver::same(const Entry& e, const Tensor& p) const {
          e.direct_p == (p.contiguous() && p.dtype() == e.compute);
 }
 
-void Driver::add(const Tensor& p, const Tensor& g) {
+void Driver::add(const Tensor& p, const Tensor& g, const Tensor& origin) {
   if (g) check_gradient(p, g);
+  if (origin && !(origin.shape() == p.shape() && origin.dtype() == compute_dtype(p.dtype()) && origin.contiguous()))
+    fail<ShapeError>("step", "an origin is a contiguous copy of its parameter", "the state is damaged", p, origin);
   if (cursor_ == entries_.size() || !same(entries_[cursor_], p)) {
     check_parameter(p);
     entries_.resize(cursor_);
@@ -155,6 +162,7 @@ void Driver::add(const Tensor& p, const Tensor& g) {
   }
   Entry& e = entries_[cursor_++];
   e.g = g;
+  e.origin = origin;
   e.active = bool(g) && e.n > 0;
   e.direct_g = bool(g) && g.contiguous() && g.dtype() == e.compute;
   e.group = groups_.size() - 1;
@@ -176,7 +184,8 @@ void Driver::rebuild() {
     e.chunks = chunks_.size() - e.chunk;
   }
   sums_.resize(chunks_.size());
-  totals_.reserve(entries_.size());
+  parts_.resize(chunks_.size() * kMaxSums);
+  totals_.reserve(std::max(entries_.size(), chunks_.size()));
   steps_.reserve(entries_.size());
   changed_ = false;
 }
@@ -213,6 +222,7 @@ void Driver::prepare(const StepOptions& options) {
   if (!any)
     fail<GraphError>("step", "no parameter has a gradient", "call loss.backward() first, or pass closure or grads=");
   steps_.clear();
+  needs_sums_ = needs_norms_ = false;
   for (Entry& e : entries_)
     if (e.g) prepare_entry(e);
 }
@@ -225,11 +235,20 @@ void Driver::prepare_entry(Entry& e) {
     e.slots[j] = slot.raw();
   }
   Group& g = groups_[e.group];
+  needs_sums_ = needs_sums_ || e.rule->nsums;
+  needs_norms_ = needs_norms_ || g.prox >= Prox::Ball;
+  if (e.rule->nscalars || e.rule->nsums) {
+    std::copy(e.state->scalars, e.state->scalars + kMaxScalars, e.scalars);
+    e.step = steps_.size();
+    steps_.emplace_back();
+    e.rule->prepare(g.hyper, e.state->t + 1, e.scalars, steps_.back().v);
+    return;
+  }
   if (g.t != e.state->t + 1) {  // tensors that joined at the same time share their Step
     g.t = e.state->t + 1;
     g.step = steps_.size();
     steps_.emplace_back();
-    g.rule->prepare(g.hyper, g.t, steps_.back().v);
+    g.rule->prepare(g.hyper, g.t, nullptr, steps_.back().v);
   }
   e.step = g.step;
 }
@@ -250,7 +269,15 @@ void Driver::execute() {
     if (!finite_) return;
     if (options_.clip_norm >= 0) multiplier_ *= std::min(1.0, options_.clip_norm / (result_.norm + 1e-6));
   }
+  if (needs_sums_) {
+    pb_parallel_for(elements_, kGrain, &pass<&Driver::sum_chunk>, this);
+    add_sums();
+  }
   pb_parallel_for(elements_, kGrain, &pass<&Driver::update_chunk>, this);
+  if (!needs_norms_) return;
+  for (Entry& e : entries_)
+    if (e.active) e.sums[0] = std::sqrt(add_pairwise(sums_.data() + e.chunk, e.chunks));
+  pb_parallel_for(elements_, kGrain, &pass<&Driver::scale_chunk>, this);
 }
 
 double Driver::measure() {
@@ -270,14 +297,14 @@ void Driver::measure_chunk(size_t c) {
   if (!finite) __atomic_store_n(&finite_, false, __ATOMIC_RELAXED);
 }
 
-void Driver::update_chunk(size_t c) {
-  const Chunk& k = chunks_[c];
-  const Entry& e = entries_[k.entry];
-  if (!e.active) return;
+// Calls f with the pieces of a chunk: the tensors themselves where they are contiguous and of the compute type, else
+// tiles that are filled first and, with `write`, stored afterwards.
+template <class F>
+void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
   const Group& group = groups_[e.group];
   const int lane = lane_of(e.compute), bytes = itemsize(e.compute);
-  const bool clamp = options_.clip_value >= 0, staged = clamp || !e.direct_g || !e.direct_p;
-  auto update = kernels().rules[e.rule->index].update[lane][int(group.mode)];
+  const bool clamp = options_.clip_value >= 0, noise = e.rule->noise && write;
+  const bool staged = clamp || noise || !e.direct_g || !e.direct_p;
   UpdateArgs a{};
   a.step = steps_[e.step].v;
   a.scale = clamp ? 1 : multiplier_;
@@ -288,6 +315,7 @@ void Driver::update_chunk(size_t c) {
     for (int j = 0; j < e.rule->nslots; j++) a.slots[j] = static_cast<char*>(e.slots[j]) + begin * bytes;
     a.g = static_cast<char*>(e.g.raw()) + begin * bytes;
     a.p = static_cast<char*>(e.address) + begin * bytes;
+    a.from = e.origin ? static_cast<char*>(e.origin.raw()) + begin * bytes : a.p;
     if (!e.direct_g) {
       void* tile = pb_scratch(0, size_t(kTile) * 8);
       load(tile, e.g, begin, a.n, e.compute);
@@ -299,11 +327,107 @@ void Driver::update_chunk(size_t c) {
       a.g = tile;
     }
     if (!e.direct_p) {
-      a.p = pb_scratch(1, size_t(kTile) * 8);
-      load(a.p, e.p, begin, a.n, e.compute);
+      a.from = a.p = pb_scratch(1, size_t(kTile) * 8);
+      load(a.p, e.origin ? e.origin : e.p, begin, a.n, e.compute);
     }
+    if (noise) {
+      void* tile = pb_scratch(2, size_t(kTile) * 8);
+      kernels().normal[lane](tile, uint64_t(e.scalars[0]), uint64_t(e.state->t + 1), uint64_t(begin), a.n);
+      a.noise = tile;
+    }
+    f(a);
+    if (write && !e.direct_p) store(e.p, begin, a.n, a.p, e.compute);
+  }
+}
+
+void Driver::update_chunk(size_t c) {
+  const Chunk& k = chunks_[c];
+  const Entry& e = entries_[k.entry];
+  if (!e.active) return;
+  const Group& group = groups_[e.group];
+  const int lane = lane_of(e.compute);
+  auto update = kernels().rules[e.rule->index].update[lane][int(group.mode)];
+  if (group.prox == Prox::None) return visit(k, e, true, update);
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  bool finite = true;
+  sums_[c] = 0;
+  visit(k, e, true, [&](const UpdateArgs& a) {
     update(a);
-    if (!e.direct_p) store(e.p, begin, a.n, a.p, e.compute);
+    if (group.prox == Prox::Threshold) kernels().prox[lane](a.p, group.a, -inf, inf, a.n);
+    if (group.prox == Prox::Box) kernels().prox[lane](a.p, 0, group.a, group.b, a.n);
+    if (group.prox >= Prox::Ball) sums_[c] += kernels().measure[lane](a.p, a.n, &finite);
+  });
+}
+
+void Driver::scale_chunk(size_t c) {
+  const Chunk& k = chunks_[c];
+  const Entry& e = entries_[k.entry];
+  const Group& group = groups_[e.group];
+  if (!e.active || group.prox < Prox::Ball) return;
+  const double norm = e.sums[0];
+  const double factor = group.prox == Prox::Ball ? (norm > group.a ? group.a / norm : 1.0)
+                                                 : (norm > group.a ? 1.0 - group.a / norm : 0.0);
+  if (factor == 1) return;
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  auto scale = kernels().clamp[lane_of(e.compute)];
+  if (e.direct_p) {
+    void* p = static_cast<char*>(e.address) + k.begin * itemsize(e.compute);
+    return scale(p, p, factor, inf, k.n);
+  }
+  void* tile = pb_scratch(1, size_t(kTile) * 8);
+  for (int64_t at = 0; at < k.n; at += kTile) {
+    const int64_t n = std::min(kTile, k.n - at);
+    load(tile, e.p, k.begin + at, n, e.compute);
+    scale(tile, tile, factor, inf, n);
+    store(e.p, k.begin + at, n, tile, e.compute);
+  }
+}
+
+// ---- sums over whole tensors
+
+void Driver::sum_chunk(size_t c) {
+  const Chunk& k = chunks_[c];
+  const Entry& e = entries_[k.entry];
+  if (!e.active || !e.rule->nsums) return;
+  const bool coupled = groups_[e.group].mode == Decay::Coupled;
+  auto measure = kernels().rules[e.rule->index].measure[lane_of(e.compute)][coupled];
+  double* total = &parts_[c * kMaxSums];
+  std::fill(total, total + kMaxSums, 0.0);
+  visit(k, e, false, [&](const UpdateArgs& a) {
+    double part[kMaxSums];
+    measure(a, part);
+    for (int q = 0; q < e.rule->nsums; q++) total[q] = e.rule->largest ? max(part[q], total[q]) : total[q] + part[q];
+  });
+}
+
+void Driver::add_sums() {
+  for (Entry& e : entries_) {
+    if (!e.g || !e.rule->nsums) continue;
+    for (int q = 0; q < e.rule->nsums; q++) {
+      double largest = 0;
+      totals_.clear();
+      for (size_t c = e.chunk; c < e.chunk + e.chunks; c++) {
+        totals_.push_back(parts_[c * kMaxSums + size_t(q)]);
+        largest = max(totals_.back(), largest);
+      }
+      e.sums[q] = e.rule->largest ? largest : add_pairwise(totals_.data(), totals_.size());
+    }
+  }
+  const RuleRow* last = nullptr;
+  double shared[kMaxSums] = {};
+  for (Entry& e : entries_) {
+    if (!e.g || !e.rule->nsums) continue;
+    if (e.rule->scope == Scope::Model) {
+      for (int q = 0; q < e.rule->nsums && e.rule != last; q++) {
+        totals_.clear();
+        for (const Entry& other : entries_)
+          if (other.active && other.rule == e.rule) totals_.push_back(other.sums[q]);
+        shared[q] = add_sorted(totals_);
+      }
+      last = e.rule;
+    }
+    const double* sums = e.rule->scope == Scope::Model ? shared : e.sums;
+    e.rule->finish(groups_[e.group].hyper, e.state->t + 1, e.scalars, sums, steps_[e.step].v);
   }
 }
 
@@ -313,6 +437,7 @@ StepResult Driver::commit() {
     for (Entry& e : entries_)
       if (e.g) {
         e.state->t++;
+        if (e.rule->nscalars) std::copy(e.scalars, e.scalars + e.rule->nscalars, e.state->scalars);
         e.p->storage->version++;
       }
   release_gradients();
@@ -320,7 +445,13 @@ StepResult Driver::commit() {
 }
 
 void Driver::release_gradients() {
-  for (Entry& e : entries_) e.g = Tensor();
+  for (Entry& e : entries_) e.g = e.origin = Tensor();
+}
+
+Tensor normal_like(const Tensor& p, uint64_t seed, uint64_t t) {
+  Tensor u = empty(p.shape(), compute_dtype(p.dtype()));
+  if (u.size()) kernels().normal[lane_of(u.dtype())](u.raw(), seed, t, 0, u.size());
+  return u;
 }
 
 // ---- a norm outside a step

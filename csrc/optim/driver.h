@@ -2,10 +2,11 @@
 //
 // Note [The table of a step]
 // Tensors are cut into chunks of at most kChunk elements; the table of tensors and chunks persists and is rebuilt only
-// when a parameter, its memory or its rule changes. A step is at most two parallel passes over it: `measure` (only for
-// clip_norm and scale: reads g) and `update` (reads p, g, states; writes p, states). Chunks and the sums over them
-// depend on shapes alone, and the sums of tensors are added in sorted order, so that the bits of a result depend
-// neither on the number of threads nor on the grouping. A step allocates nothing once its states exist.
+// when a parameter, its memory or its rule changes. A step is at most three parallel passes over it: `measure` (only
+// for clip_norm and scale: reads g), `sum` (only for rules that need sums over whole tensors) and `update` (reads p, g,
+// states; writes p, states). Chunks and the sums over them depend on shapes alone, and the sums of tensors are added in
+// sorted order, so that the bits of a result depend neither on the number of threads nor on the grouping. A step
+// allocates nothing once its states exist.
 #pragma once
 #include <span>
 #include <unordered_map>
@@ -21,6 +22,7 @@ struct State {
   Tensor param;
   int64_t t = 0;  // steps taken
   Tensor slots[kMaxSlots];
+  double scalars[kMaxScalars] = {};
 };
 
 struct StepOptions {
@@ -28,6 +30,10 @@ struct StepOptions {
   double scale = 1;                        // gradients are divided by it
   bool measure = false;                    // norm and finite check
 };
+
+// What follows the update. Threshold and Box act on elements; Ball and Shrink scale a tensor by its norm |p|:
+// min(1, a / |p|) and max(0, 1 - lr a / |p|).
+enum class Prox : uint8_t { None, Threshold, Box, Ball, Shrink };
 
 struct StepResult {
   double norm = 0;       // of the gradients divided by scale, before clipping; only with `measure`
@@ -37,10 +43,11 @@ struct StepResult {
 class Driver {
  public:
   // A step: begin, then for each group `group` and its tensors in order, then prepare, execute, commit.
-  // An undefined g leaves p as it is.
+  // An undefined g leaves p as it is. With an origin the step starts from its values and still writes p.
   void begin();
-  void group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled);
-  void add(const Tensor& p, const Tensor& g);
+  void group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled, Prox prox = Prox::None,
+             double a = 0, double b = 0);
+  void add(const Tensor& p, const Tensor& g, const Tensor& origin = Tensor());
   void prepare(const StepOptions& options);
   void execute();  // touches no handle: may run without the interpreter lock
   StepResult commit();
@@ -59,11 +66,13 @@ class Driver {
     double hyper[kMaxHyper];
     double decay;
     Decay mode;
+    Prox prox;
+    double a, b;  // of prox; a times lr where the step size matters
     int64_t t;    // of the last prepared Step
     size_t step;  // its place in steps_
   };
   struct Entry {
-    Tensor p, g;
+    Tensor p, g, origin;
     State* state;
     const RuleRow* rule;
     void* address;
@@ -74,6 +83,8 @@ class Driver {
     size_t chunk;  // the first
     size_t chunks;
     void* slots[kMaxSlots];
+    double scalars[kMaxScalars];  // those of the state, moved on; written back by commit
+    double sums[kMaxSums];
   };
   struct Chunk {
     size_t entry;
@@ -89,7 +100,12 @@ class Driver {
   void prepare_entry(Entry& e);
   double measure();
   void measure_chunk(size_t c);
+  void add_sums();
+  void sum_chunk(size_t c);
+  template <class F>
+  void visit(const Chunk& k, const Entry& e, bool write, F f);
   void update_chunk(size_t c);
+  void scale_chunk(size_t c);
   template <void (Driver::*F)(size_t)>
   static void pass(void* self, int64_t begin, int64_t end);
 
@@ -99,17 +115,21 @@ class Driver {
   std::vector<Chunk> chunks_;
   std::vector<Block> steps_;
   std::vector<double> sums_;    // of squares, by chunk
+  std::vector<double> parts_;   // of the rule's sums, by chunk
   std::vector<double> totals_;  // of squares, by tensor
   size_t cursor_ = 0;
   int64_t elements_ = 0;
   bool changed_ = true;
-  bool finite_ = true;
+  bool finite_ = true, needs_sums_ = false, needs_norms_ = false;
   double multiplier_ = 1;
   StepOptions options_;
   StepResult result_;
 };
 
 void check_parameter(const Tensor& p);  // throws what makes p unfit for training
+
+// The normal numbers that a rule with noise meets at step t.
+Tensor normal_like(const Tensor& p, uint64_t seed, uint64_t t);
 
 // sqrt of the sum of squares of all tensors, as the driver adds them.
 double global_norm(std::span<const Tensor> tensors, bool* finite);

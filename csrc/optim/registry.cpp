@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "families/map.h"
+#include "families/reduce.h"
 #include "value/tensor_value.h"
 
 namespace pb {
@@ -28,39 +29,86 @@ To from_array(const S* from, int n) {
 }
 
 template <class Rule>
-void prepare_host(const double* hyper, int64_t t, double* step) {
+using Scalars = Slots<double, scalar_count<Rule>()>;
+
+template <class Rule, class S>
+auto prepare_any(const typename Rule::template Hyper<S>& h, int64_t t, Slots<S, scalar_count<Rule>()>& scalars) {
+  if constexpr (scalar_count<Rule>() > 0)
+    return Rule::template prepare<S>(h, t, scalars);
+  else
+    return Rule::template prepare<S>(h, t);
+}
+
+template <class Rule>
+void prepare_host(const double* hyper, int64_t t, double* scalars, double* step) {
   using Hyper = typename Rule::template Hyper<double>;
   static_assert(sizeof(Hyper) == sizeof(double) * hyper_count<Rule>(), "hyper[] names every member of Hyper");
-  auto k = Rule::template prepare<double>(from_array<Hyper>(hyper, hyper_count<Rule>()), t);
+  constexpr int n = scalar_count<Rule>();
+  auto kept = from_array<Scalars<Rule>>(scalars, n);
+  auto k = prepare_any<Rule, double>(from_array<Hyper>(hyper, hyper_count<Rule>()), t, kept);
+  for (int i = 0; i < n; i++) scalars[i] = kept[i];
   std::memcpy(step, &k, sizeof k);
 }
 
-// Hyper-parameters given as tensors are prepared in float64, as the host does, and narrowed afterwards.
 template <class Rule>
-typename Rule::template Step<Tensor> prepare_graph(const PureStep& s) {
+void finish_host(const double* hyper, int64_t t, double* scalars, const double* sums, double* step) {
+  using Hyper = typename Rule::template Hyper<double>;
+  constexpr int n = scalar_count<Rule>();
+  auto kept = from_array<Scalars<Rule>>(scalars, n);
+  auto k = from_array<typename Rule::template Step<double>>(step, step_count<Rule>());
+  Rule::template finish<double>(from_array<Hyper>(hyper, hyper_count<Rule>()), t, kept,
+                                from_array<Slots<double, sum_count<Rule>()>>(sums, sum_count<Rule>()), k);
+  for (int i = 0; i < n; i++) scalars[i] = kept[i];
+  std::memcpy(step, &k, sizeof k);
+}
+
+// Numbers known on the host are prepared there; what depends on tensors is prepared in float64, as the host does, and
+// narrowed afterwards.
+template <class Rule, bool Finish>
+typename Rule::template Step<Tensor> prepare_graph(PureStep& s) {
   using Step = typename Rule::template Step<Tensor>;
-  constexpr int n = step_count<Rule>();
-  if (!s.tensor_hyper) {
+  constexpr int n = step_count<Rule>(), kept = scalar_count<Rule>();
+  if (kept == 0 && sum_count<Rule>() == 0 && !s.tensor_hyper) {
     double plain[n];
-    prepare_host<Rule>(s.plain, s.t, plain);
+    prepare_host<Rule>(s.plain, s.t, nullptr, plain);
     Tensor weak[n];
     for (int i = 0; i < n; i++) weak[i] = Tensor(plain[i]);
     return from_array<Step>(weak, n);
   }
-  auto k = Rule::template prepare<Tensor>(
-      from_array<typename Rule::template Hyper<Tensor>>(s.hyper, hyper_count<Rule>()), s.t);
+  auto hyper = from_array<typename Rule::template Hyper<Tensor>>(s.hyper, hyper_count<Rule>());
+  auto scalars = from_array<Slots<Tensor, kept>>(s.scalars, kept);
+  auto k = prepare_any<Rule, Tensor>(hyper, s.t, scalars);
+  if constexpr (Finish && sum_count<Rule>() > 0)
+    Rule::template finish<Tensor>(hyper, s.t, scalars,
+                                  from_array<Slots<Tensor, sum_count<Rule>()>>(s.sums, sum_count<Rule>()), k);
+  if (Finish)
+    for (int i = 0; i < kept; i++) s.scalars[i] = scalars[i];
   auto* members = reinterpret_cast<Tensor*>(&k);
   for (int i = 0; i < n; i++)
     if (!members[i].weak()) members[i] = cast(members[i], s.p.dtype());
   return k;
 }
 
+template <class Rule>
+void pure_sums(PureStep& s) {
+  constexpr int n = slot_count<Rule>();
+  auto k = prepare_graph<Rule, false>(s);
+  auto state = from_array<Slots<Tensor, n>>(s.slots, n);
+  auto part = Rule::template measure<Tensor>(s.p, s.coupled ? s.g + s.decay * s.p : s.g, state, k);
+  for (int q = 0; q < Rule::sums; q++) {
+    Tensor all = cast(part[q], DType::F64);
+    if (!(all.shape() == s.p.shape())) all = all + zeros(s.p.shape(), DType::F64);
+    s.sums[q] = takes_largest<Rule>() ? (all.size() ? max_over(all, all_axes(all)) : zeros({}, DType::F64)) : sum(all);
+  }
+}
+
 template <class Rule, Decay D>
 void pure_step(PureStep& s) {
   constexpr int n = slot_count<Rule>();
-  auto k = prepare_graph<Rule>(s);
-  Slots<Tensor, n> state;
+  auto k = prepare_graph<Rule, true>(s);
+  Slots<Tensor, n + takes_noise<Rule>()> state;
   for (int i = 0; i < n; i++) state[i] = s.slots[i];
+  if constexpr (takes_noise<Rule>()) state[n] = s.noise;
   s.p = advance<Rule, D, Tensor>(s.p, s.g, state, k, s.decay);
   for (int i = 0; i < n; i++) s.slots[i] = state[i];
 }
@@ -76,6 +124,17 @@ RuleRow row_of(int index) {
   r.nhyper = hyper_count<Rule>();
   r.nstep = step_count<Rule>();
   if constexpr (slot_count<Rule>() > 0) r.slots = Rule::slots;
+  if constexpr (scalar_count<Rule>() > 0) r.scalars = Rule::scalars;
+  r.nscalars = scalar_count<Rule>();
+  r.nsums = sum_count<Rule>();
+  r.noise = takes_noise<Rule>();
+  r.largest = takes_largest<Rule>();
+  if constexpr (sum_count<Rule>() > 0) {
+    static_assert(sum_count<Rule>() <= kMaxSums && scalar_count<Rule>() <= kMaxScalars);
+    r.scope = Rule::scope;
+    r.finish = &finish_host<Rule>;
+    r.pure_sums = &pure_sums<Rule>;
+  }
   r.hyper = Rule::hyper;
   r.prepare = &prepare_host<Rule>;
   r.pure[int(Decay::None)] = &pure_step<Rule, Decay::None>;

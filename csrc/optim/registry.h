@@ -9,18 +9,27 @@ namespace pb::optim {
 struct PureStep {
   Tensor p, g, decay;
   Tensor slots[kMaxSlots];
-  Tensor hyper[kMaxHyper];  // read when tensor_hyper
-  double plain[kMaxHyper];  // read otherwise
+  Tensor noise;                 // for rules that take it
+  Tensor scalars[kMaxScalars];  // 0-d float64
+  Tensor sums[kMaxSums];        // 0-d float64: written by measure, read by step
+  Tensor hyper[kMaxHyper];      // read when tensor_hyper
+  double plain[kMaxHyper];      // read otherwise
   bool tensor_hyper = false;
   int64_t t = 1;
+  bool coupled = false;
 };
 
 struct RuleRow {
   std::string_view name, doc;
-  int index = 0, nslots = 0, nhyper = 0, nstep = 0;
+  int index = 0, nslots = 0, nhyper = 0, nstep = 0, nscalars = 0, nsums = 0;
+  bool noise = false, largest = false;
+  Scope scope = Scope::Tensor;
   const std::string_view* slots = nullptr;
+  const std::string_view* scalars = nullptr;
   const HyperInfo* hyper = nullptr;
-  void (*prepare)(const double* hyper, int64_t t, double* step) = nullptr;
+  void (*prepare)(const double* hyper, int64_t t, double* scalars, double* step) = nullptr;
+  void (*finish)(const double* hyper, int64_t t, double* scalars, const double* sums, double* step) = nullptr;
+  void (*pure_sums)(PureStep& s) = nullptr;  // null: the rule needs none
   // The same formula with V = Tensor: replaces s.p and s.slots by recorded results.
   void (*pure[kDecays])(PureStep& s) = {};
 };

@@ -8,6 +8,16 @@
 //   Hyper<S>, Step<S>               aggregates of S only
 //   prepare<S>(hyper, t)            once per step, t = 1, 2, ...; S = double on the host, S = Tensor in the pure form
 //   rule<V>(p, g, slots, step)      the formula: returns the new p and writes the slots
+// and, where it needs them,
+//   scalars[] = {"mu_product", ...} numbers kept per tensor, zero at the start; prepare<S>(hyper, t, scalars) moves
+//   them sums, scope                     how many sums over whole tensors the step needs, and over which tensors;
+//   `largest`
+//                                   true: the greatest instead of the sum
+//   measure<V>(p, g, slots, step)   what one element adds to each
+//   finish<S>(hyper, t, scalars, sums, step)  once per step and tensor: completes step and scalars
+//   noise = true                    one more slot holds a normal number, made of the first scalar (a seed), t and the
+//                                   element's place
+//   displacement = i                p is formed anew from slot i, to which decoupled decay therefore goes
 // Weight decay, unscaling and clipping belong to the driver and work for every rule (see `advance`).
 #pragma once
 #include <cmath>
@@ -22,7 +32,7 @@ inline double power(double base, double exponent) { return std::pow(base, expone
 
 namespace pb::optim {
 
-inline constexpr int kMaxSlots = 4, kMaxHyper = 12, kMaxStep = 16;
+inline constexpr int kMaxSlots = 6, kMaxHyper = 12, kMaxStep = 16, kMaxScalars = 6, kMaxSums = 5;
 
 enum class Range : uint8_t { NonNegative, Unit, Any };  // >= 0; [0, 1); any finite number
 struct HyperInfo {
@@ -36,7 +46,10 @@ template <class V, int N>
 struct Slots {
   V v[N ? N : 1];
   PB_FN V& operator[](int i) { return v[i]; }
+  PB_FN const V& operator[](int i) const { return v[i]; }
 };
+
+enum class Scope : uint8_t { Tensor, Model };  // what a sum runs over
 
 enum class Decay : uint8_t { None, Coupled, Decoupled };
 inline constexpr int kDecays = 3;
@@ -47,6 +60,28 @@ constexpr int slot_count() {
     return int(sizeof(Rule::slots) / sizeof(std::string_view));
   else
     return 0;
+}
+template <class Rule>
+constexpr int scalar_count() {
+  if constexpr (requires { Rule::scalars; })
+    return int(sizeof(Rule::scalars) / sizeof(std::string_view));
+  else
+    return 0;
+}
+template <class Rule>
+constexpr int sum_count() {
+  if constexpr (requires { Rule::sums; })
+    return Rule::sums;
+  else
+    return 0;
+}
+template <class Rule>
+constexpr bool takes_largest() {
+  return requires { Rule::largest; };
+}
+template <class Rule>
+constexpr bool takes_noise() {
+  return requires { Rule::noise; };
 }
 template <class Rule>
 constexpr int hyper_count() {
@@ -81,7 +116,12 @@ PB_FN V root(V x) {
 template <class Rule, Decay D, class V, class Slots, class Step>
 PB_FN V advance(V p, V g, Slots& s, const Step& k, V decay) {
   if constexpr (D == Decay::Coupled) g = g + decay * p;
-  if constexpr (D == Decay::Decoupled) p = p - decay * p;
+  if constexpr (D == Decay::Decoupled) {
+    if constexpr (requires { Rule::displacement; })
+      s[Rule::displacement] = s[Rule::displacement] - decay * p;
+    else
+      p = p - decay * p;
+  }
   return Rule::template rule<V>(p, g, s, k);
 }
 

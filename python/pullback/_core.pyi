@@ -771,7 +771,13 @@ def meshgrid(*arrays, indexing: str='xy') -> list:
     """
 
 def promote_types(a: DTypeOf, b: DTypeOf) -> DTypeOf:
-    """The dtype that both are promoted to; see pb.result_type."""
+    """
+    The dtype that both are promoted to.
+
+    Example:
+        >>> pb.promote_types(pb.int8, pb.uint8)
+        pullback.int16
+    """
 
 def memory_stats() -> dict:
     """
@@ -1577,13 +1583,13 @@ class OptimDriver:
     def __init__(self) -> None:
         ...
 
-    def step(self, groups: list, grads: object | None, clip_norm: object | None, clip_value: object | None, scale: object | None) -> tuple:
+    def step(self, groups: list, grads: object | None, clip_norm: object | None, clip_value: object | None, scale: object | None, origins: object | None=None) -> tuple:
         """(norm or None, skipped)."""
 
     def get_state(self, p: Tensor) -> Any:
-        """The step count and the state tensors of p."""
+        """The step count, the state tensors and the state numbers of p."""
 
-    def set_state(self, p: Tensor, t: int, slots: list) -> None:
+    def set_state(self, p: Tensor, t: int, slots: list, scalars: object=()) -> None:
         """Puts back what get_state gave."""
 
     def forget(self, p: Tensor) -> None:
@@ -1598,11 +1604,17 @@ def optim_check(rule: int, hyper: list, weight_decay: object) -> None:
 def optim_check_parameter(p: Tensor) -> None:
     """Raises unless p is a leaf that an optimizer can write."""
 
-def optim_pure(rule: int, p: Tensor, g: Tensor, slots: list, hyper: list, weight_decay: object, decoupled: builtins.bool, t: int) -> tuple:
-    """One update without writing: (new p, new slots)."""
+def optim_pure(rule: int, p: Tensor, g: Tensor, slots: list, scalars: list, hyper: list, weight_decay: object, decoupled: builtins.bool, t: int, sums: list) -> tuple:
+    """One update without writing: (new p, new slots, new scalars)."""
+
+def optim_pure_sums(rule: int, p: Tensor, g: Tensor, slots: list, scalars: list, hyper: list, weight_decay: object, decoupled: builtins.bool, t: int) -> list:
+    """What one tensor adds to the sums of its rule."""
 
 def optim_zero_grad(params: list) -> None:
     """Sets the gradients to None."""
+
+def optim_scalar(v: float) -> Tensor:
+    """A 0-d float64 number."""
 
 def optim_count(n: int) -> Tensor:
     """A 0-d int64 step count."""

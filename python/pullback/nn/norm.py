@@ -19,6 +19,10 @@ def _zeros(shape: tuple[int, ...], dtype: Any, device: Any) -> Parameter:
     return Parameter(pb.zeros(shape, dtype=dtype or pb.float32, device=device))
 
 
+# True while an optimizer evaluates the same batch again: statistics stay as they are.
+statistics_frozen = False
+
+
 class _Running(Module):
     """Weight, bias and running statistics of one value per channel, which is axis 1."""
 
@@ -58,6 +62,8 @@ class _Running(Module):
 
     def _factor(self) -> float:
         """Weight of the new statistics; counts the batch."""
+        if statistics_frozen:
+            return 0.0
         if self.num_batches_tracked is not None:
             with pb.no_grad():
                 self.num_batches_tracked += 1

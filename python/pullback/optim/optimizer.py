@@ -17,14 +17,10 @@ Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group] | Map
 RULES: dict[str, dict[str, Any]] = {row["name"]: row for row in C.optim_rules()}
 
 # Keys that a group may hold besides the optimizer's own keywords; schedulers keep theirs here.
-_EXTRA = {"params", "names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+_EXTRA = {"params", "names", "name", "prox", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
 
-
-def _read(group: Group, key: str) -> Any:
-    """The value of a rule's hyper-parameter: beta1 stands in group["betas"][0]."""
-    if key in group:
-        return group[key]
-    return group[key[:-1] + "s"][int(key[-1]) - 1]
+# Proximal steps: their numbers after the name, and their place in the driver.
+_PROX = {"l1": (1, 1), "box": (2, 2), "ball": (1, 3), "group": (1, 4)}
 
 
 class Optimizer:
@@ -33,12 +29,18 @@ class Optimizer:
     Use a subclass such as `SGD` or `AdamW`. A parameter is updated when it has a gradient; those without keep their
     value, their states and their step count. Any value in `param_groups` may be changed at any time.
 
+    A group may have the key "prox", a proximal step fused after the rule: ("l1", c) for soft thresholding by lr c,
+    ("box", low, high), ("ball", radius) for the 2-norm of each tensor, ("group", c) for p max(0, 1 - lr c / |p|) by
+    tensor. Rules whose state holds the iterate itself (DoG, Prodigy, OptAMSGrad, ScheduleFreeAdamW, ...) refuse it.
+
     Attributes:
         param_groups: one dict per group: "params" (a list of tensors) and the keywords, such as "lr".
         last_norm: 2-norm of all gradients of the last step, after unscaling and before clipping; None when neither
             clip_norm nor scale was given.
         last_skipped: the last step found a gradient that is not finite and changed nothing.
     """
+
+    _origins: list[Tensor | None] | None = None  # what the next step starts from instead of the parameters
 
     def __init__(self, params: Params, **defaults: Any) -> None:
         self.defaults = defaults
@@ -55,6 +57,22 @@ class Optimizer:
     def _rule(self, group: Group) -> str:
         """Name of the compiled rule for these keywords."""
         raise NotImplementedError
+
+    def _read(self, group: Group, key: str) -> Any:
+        """The value of a rule's hyper-parameter: beta1 stands in group["betas"][0], None means 0."""
+        if key == "eps_before":
+            return float(group["eps_mode"] == "before")
+        if key == "weight_decay" and not group["decoupled"]:
+            return 0.0  # a rule with an own place for decay gives it up to the gradient
+        if key in group:
+            return 0.0 if group[key] is None else group[key]
+        return group[key[:-1] + "s"][int(key[-1]) - 1]
+
+    def _decay(self, row: dict[str, Any], group: Group) -> tuple[Any, bool]:
+        """Weight decay as the driver applies it, and whether decoupled."""
+        if group["decoupled"] and any(key == "weight_decay" for key, _ in row["hyper"]):
+            return 0.0, False
+        return group["weight_decay"], group["decoupled"]
 
     # ---- groups
 
@@ -91,13 +109,19 @@ class Optimizer:
 
     def _check(self, group: Group) -> None:
         row = RULES[self._rule(group)]
-        betas, count = group.get("betas"), sum(key.startswith("beta") for key, _ in row["hyper"])
+        betas, count = group.get("betas"), sum(key[:-1] == "beta" for key, _ in row["hyper"])
         if betas is not None and (not isinstance(betas, (tuple, list)) or len(betas) != count):
             raise ValueError(
                 f"{type(self).__name__}: betas must be {count} numbers, got {betas!r}\n"
                 f"help: such as {', '.join(str(value) for key, value in row['hyper'] if key.startswith('beta'))}"
             )
-        C.optim_check(row["index"], [float(_read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
+        if group.get("eps_mode", "after") not in ("after", "before"):
+            raise ValueError(
+                f"{type(self).__name__}: eps_mode must be 'after' or 'before', got {group['eps_mode']!r}\n"
+                "help: after is eps outside the root of the corrected average"
+            )
+        self._proximal(row, group)
+        C.optim_check(row["index"], [float(self._read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -148,13 +172,36 @@ class Optimizer:
             raise ValueError("step: this optimizer has no parameters\nhelp: use init and update, or pass params")
         rows = [self._pack(group) for group in self.param_groups]
         ordered = None if grads is None else self._order(grads)
-        self.last_norm, self.last_skipped = self._driver.step(rows, ordered, clip_norm, clip_value, scale)
+        self.last_norm, self.last_skipped = self._driver.step(
+            rows, ordered, clip_norm, clip_value, scale, self._origins
+        )
         return loss
 
-    def _pack(self, group: Group) -> tuple[int, list[Tensor], list[float], float, bool]:
+    def _pack(self, group: Group) -> tuple[Any, ...]:
         row = RULES[self._rule(group)]
-        values = [_read(group, key) for key, _ in row["hyper"]]
-        return row["index"], group["params"], values, group["weight_decay"], group["decoupled"]
+        values = [self._read(group, key) for key, _ in row["hyper"]]
+        return row["index"], group["params"], values, *self._decay(row, group), *self._proximal(row, group)
+
+    def _proximal(self, row: dict[str, Any], group: Group) -> tuple[Any, ...]:
+        """(kind, a, b) as the driver takes them, or nothing."""
+        step = group.get("prox")
+        if step is None:
+            return ()
+        kind = type(self).__name__
+        name, *numbers = step if isinstance(step, (tuple, list)) and step else (step,)
+        if name not in _PROX or len(numbers) != _PROX[name][0]:
+            raise ValueError(
+                f"{kind}: prox must be ('l1', c), ('box', low, high), ('ball', radius) or ('group', c), got {step!r}\n"
+                "help: None is off"
+            )
+        low, high = float(numbers[0]), float(numbers[-1])
+        if not (low <= high if name == "box" else 0 <= low < float("inf")):
+            raise ValueError(f"{kind}: prox={step!r} has no meaning\nhelp: low <= high, and numbers from 0 on")
+        if not self._takes_prox or {"displacement", "iterate", "z"} & set(row["slots"]):
+            raise ValueError(f"{kind}: the iterate is kept in the state, so prox cannot move it\nhelp: leave prox out")
+        return _PROX[name][1], low, high
+
+    _takes_prox = True
 
     def _differentiate(self, closure: Callable[[], Tensor]) -> Tensor:
         self.zero_grad()
@@ -227,7 +274,7 @@ class Optimizer:
     # ---- the pure form
 
     def init(self, params: Any) -> dict[str, Any]:
-        """The state of the pure form: {"step": 0, <slot>: zeros in the structure of params}.
+        """The state of the pure form: {"step": 0, <slot>: zeros in the structure of params}; numbers are 0-d float64.
 
         Args:
             params: tensors in nested dicts, lists and tuples.
@@ -254,8 +301,8 @@ class Optimizer:
             )
         group = {**self.defaults, **hyper}
         row = RULES[self._rule(group)]
-        values = [_read(group, key) for key, _ in row["hyper"]]
-        return pure.update(row, params, grads, state, values, group["weight_decay"], group["decoupled"])
+        values = [self._read(group, key) for key, _ in row["hyper"]]
+        return pure.update(row, params, grads, state, values, *self._decay(row, group))
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

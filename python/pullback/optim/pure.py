@@ -29,7 +29,7 @@ def align(tree: Any, other: Any, what: str) -> Iterator[Any]:
 
 
 def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
-    """The first state of a rule for a tree of parameters."""
+    """The start of the pure form: step 0, zeros for each slot and number."""
     leaves, build = flatten(params)
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
@@ -37,32 +37,45 @@ def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
     state: dict[str, Any] = {"step": C.optim_count(0)}
     for slot in row["slots"]:
         state[slot] = build([C.optim_zeros_like(leaf) for leaf in leaves])
+    for name in row["scalars"]:
+        state[name] = build([C.optim_scalar(0.0) for _ in leaves])
     return state
 
 
 def update(
     row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], hyper: list[Any], decay: Any, decoupled: bool
 ) -> tuple[Any, dict[str, Any]]:
-    """One step of a rule: (new parameters, new state); nothing is written to."""
-    missing = [slot for slot in ("step", *row["slots"]) if slot not in state]
+    """One step of a rule on nested containers: (new params, new state)."""
+    names = (*row["slots"], *row["scalars"])
+    missing = [name for name in ("step", *names) if name not in state]
     if missing:
         raise ValueError(
             f"update: the state has no {missing[0]!r}\n"
-            f"help: init with the same keywords; this rule ({row['name']}) keeps {', '.join(row['slots']) or 'nothing'}"
+            f"help: init with the same keywords; this rule ({row['name']}) keeps {', '.join(names) or 'nothing'}"
         )
     leaves, build = flatten(params)
+    slope = list(align(params, grads, "grads"))
     t = int(state["step"]) + 1
-    old = [list(align(params, state[slot], slot)) for slot in row["slots"]]
-    new_params: list[Any] = []
-    new_slots: list[list[Any]] = [[] for _ in row["slots"]]
-    for i, (p, g) in enumerate(zip(leaves, align(params, grads, "grads"), strict=True)):
-        slots = [column[i] for column in old]
-        if g is not None:
-            p, slots = C.optim_pure(row["index"], p, g, slots, hyper, decay, decoupled, t)
-        new_params.append(p)
-        for column, slot in zip(new_slots, slots, strict=True):
-            column.append(slot)
+    columns = [list(align(params, state[name], name)) for name in names]
+    cut = len(row["slots"])
+
+    def arguments(i: int) -> tuple[Any, ...]:
+        old = [column[i] for column in columns]
+        return row["index"], leaves[i], slope[i], old[:cut], old[cut:], hyper, decay, decoupled, t
+
+    moved = [i for i, g in enumerate(slope) if g is not None]
+    sums: dict[int, list[Any]] = {i: C.optim_pure_sums(*arguments(i)) if row["sums"] else [] for i in moved}
+    if row["shared"] and moved:
+        total = sums[moved[0]]
+        for i in moved[1:]:
+            total = [a + b for a, b in zip(total, sums[i], strict=True)]
+        sums = dict.fromkeys(moved, total)
+    for i in moved:
+        leaf, slots, scalars = C.optim_pure(*arguments(i), sums[i])
+        leaves[i] = leaf
+        for column, value in zip(columns, (*slots, *scalars), strict=True):
+            column[i] = value
     new_state: dict[str, Any] = {**state, "step": C.optim_count(t)}
-    for slot, column in zip(row["slots"], new_slots, strict=True):
-        new_state[slot] = build(column)
-    return build(new_params), new_state
+    for name, column in zip(names, columns, strict=True):
+        new_state[name] = build(column)
+    return build(leaves), new_state

@@ -69,7 +69,7 @@ class Adam(Optimizer):
     """Adam: the mean of the gradients over the root of the mean of their squares, both corrected for their start at 0.
 
     p = p - lr (m / c1) / (sqrt(v / c2) + eps) with m, v exponential averages of g and g^2, c = 1 - beta^t. Each
-    parameter counts its own steps t.
+    parameter counts its own steps t. Kingma and Ba 2014; AMSGrad and AdamNC: Reddi, Kale and Kumar 2018.
 
     Args:
         params: tensors, (name, tensor) pairs, a dict of them, or a list of group dicts; None for the pure form only.
@@ -77,7 +77,10 @@ class Adam(Optimizer):
         betas: decay rates of the two averages, each in [0, 1). Default (0.9, 0.999).
         eps: default 1e-8, outside the root and after the correction.
         weight_decay: at least 0, default 0; added to the gradient, or with `decoupled` p = p - lr weight_decay p.
-        amsgrad: divide by the largest v so far. Default False.
+        amsgrad: divide by the largest v so far, corrected as v is. "paper": p = p - lr / sqrt(t) m / sqrt(largest v),
+            where nothing is corrected and the largest v starts at eps. Default False.
+        adamnc: beta2 = 1 - 1/t, so that v is the mean of all g^2. Default False.
+        eps_mode: "after" [default] or "before": eps is added to sqrt(v) before the correction.
 
     Raises:
         ValueError: a keyword is out of its range, the list is empty or names a parameter twice.
@@ -96,23 +99,35 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        amsgrad: bool = False,
+        amsgrad: bool | str = False,
+        adamnc: bool = False,
         decoupled: bool = False,
+        eps_mode: str = "after",
     ) -> None:
         super().__init__(
-            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, decoupled=decoupled
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            adamnc=adamnc,
+            decoupled=decoupled,
+            eps_mode=eps_mode,
         )
 
     def _rule(self, group: Group) -> str:
-        if group["amsgrad"] not in (False, True):
+        if group["amsgrad"] not in (False, True, "paper"):
             raise ValueError(
-                f"Adam: amsgrad must be False or True, got {group['amsgrad']!r}\nhelp: the default is False"
+                f"Adam: amsgrad must be False or True or 'paper', got {group['amsgrad']!r}\nhelp: the default is False"
             )
+        if group["amsgrad"] == "paper":
+            return "amsgrad_paper"
         return "amsgrad" if group["amsgrad"] else "adam"
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: p = p - lr weight_decay p before the step.
+    """Adam with decoupled weight decay: p = p - lr weight_decay p before the step. Loshchilov and Hutter 2017.
 
     Keywords as in Adam, with `weight_decay` 1e-2 and `decoupled` True by default.
 
@@ -130,9 +145,19 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        amsgrad: bool = False,
+        amsgrad: bool | str = False,
+        adamnc: bool = False,
         decoupled: bool = True,
+        eps_mode: str = "after",
     ) -> None:
         super().__init__(
-            params, lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, decoupled=decoupled
+            params,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            adamnc=adamnc,
+            decoupled=decoupled,
+            eps_mode=eps_mode,
         )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def need(ok: bool, who: object, rule: str, help: str = "see the docstring") -> None:
-    """Raises ValueError with the name of the schedule unless ok."""
+    """Raises ValueError unless `ok`."""
     if not ok:
         raise ValueError(f"{type(who).__name__}: {rule}\nhelp: {help}")
 
@@ -80,7 +80,7 @@ class LRScheduler:
 
 
 def per_group(value: Any, optimizer: Optimizer, who: object, name: str) -> list[float]:
-    """One value for each parameter group, from one for all or a list."""
+    """One value for each group, from a number or a list."""
     n = len(optimizer.param_groups)
     values = list(value) if isinstance(value, (list, tuple)) else [value] * n
     need(len(values) == n, who, f"got {len(values)} values of {name} for {n} groups")

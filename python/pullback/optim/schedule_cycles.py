@@ -18,7 +18,7 @@ class _Momentum(LRScheduler):
     cycle_momentum: bool
 
     def momentum(self, t: float, group: int) -> float:
-        """The momentum of a group at time t."""
+        """The momentum of a group at step t."""
         raise NotImplementedError
 
     def _check_momentum(self, optimizer: Optimizer) -> None:
@@ -116,6 +116,7 @@ class OneCycleLR(_Momentum):
         return self._at(self._lr_at[group], t)
 
     def momentum(self, t: float, group: int) -> float:
+        """The momentum of a group at step t."""
         return self._at(self._momentum_at[group], t)
 
 
@@ -179,5 +180,6 @@ class CyclicLR(_Momentum):
         return base + (self._high[group] - base) * self._height(t)
 
     def momentum(self, t: float, group: int) -> float:
+        """The momentum of a group at step t."""
         high = self._high_momentum[group]
         return high - (high - self._low_momentum[group]) * self._height(t)

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from .optimizer import Optimizer
 
 
-def _slots(opt: Optimizer, group: dict[str, Any]) -> tuple[str, ...]:
+def _kept(opt: Optimizer, group: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the tensors and of the numbers that the rule keeps for each parameter."""
     from .optimizer import RULES
 
-    slots: tuple[str, ...] = RULES[opt._rule(group)]["slots"]
-    return slots
+    row = RULES[opt._rule(group)]
+    return row["slots"], row["scalars"]
 
 
 def save(opt: Optimizer, copy: bool) -> dict[str, Any]:
-    """The flat state of an optimizer; `copy` takes the tensors out of its memory."""
+    """The flat dict of an optimizer."""
     d: dict[str, Any] = {"rule": type(opt).__name__}
     at = 0
     for j, group in enumerate(opt.param_groups):
@@ -33,9 +34,11 @@ def save(opt: Optimizer, copy: bool) -> dict[str, Any]:
             if kept is None:
                 continue
             d[f"state.{i}.step"] = kept[0]
-            for name, slot in zip(_slots(opt, group), kept[1], strict=False):
+            slots, scalars = _kept(opt, group)
+            for name, slot in zip(slots, kept[1], strict=False):
                 if slot is not None:
                     d[f"state.{i}.{name}"] = slot.clone() if copy else slot
+            d.update({f"state.{i}.{name}": value for name, value in zip(scalars, kept[2], strict=False)})
         at += len(group["params"])
     return d
 
@@ -49,7 +52,7 @@ def _plain(value: Any) -> Any:
 
 
 def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
-    """Takes a flat state, or one in the layout of PyTorch, after every check."""
+    """Puts a flat dict, or that of torch.optim, into an optimizer; unchanged where it does not fit."""
     torch_groups = d.get("param_groups")
     groups, states = _from_torch(opt, d) if torch_groups is not None else _from_flat(opt, d)
     if len(groups) != len(opt.param_groups):
@@ -73,7 +76,7 @@ def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
                 merged[key] = tuple(merged[key])
         opt._check(merged)
         new_groups.append(merged)
-        names = _slots(opt, merged)
+        names = _kept(opt, merged)
         for i, p in enumerate(group["params"], at):
             new_states.append((p, _check_state(p, states.pop(i, None), names, i)))
         at += count
@@ -90,7 +93,7 @@ def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
             opt._driver.set_state(p, *kept)
 
 
-def _check_state(p: Tensor, kept: dict[str, Any] | None, names: tuple[str, ...], i: int) -> Any:
+def _check_state(p: Tensor, kept: dict[str, Any] | None, names: tuple[tuple[str, ...], tuple[str, ...]], i: int) -> Any:
     if kept is None:
         return None
     kept = dict(kept)
@@ -98,7 +101,7 @@ def _check_state(p: Tensor, kept: dict[str, Any] | None, names: tuple[str, ...],
         raise ValueError(f"load_state_dict: state {i} has no step count\nhelp: the file is damaged")
     step = int(kept.pop("step"))
     slots = []
-    for name in names:
+    for name in names[0]:
         value = kept.pop(name, None)
         if value is not None and not isinstance(value, Tensor):
             raise ValueError(f"load_state_dict: state {i}, {name}: not a tensor\nhelp: the file is damaged")
@@ -110,11 +113,16 @@ def _check_state(p: Tensor, kept: dict[str, Any] | None, names: tuple[str, ...],
         if value is None and step > 0:
             raise ValueError(f"load_state_dict: state {i} has no {name}\nhelp: the file is damaged or of another rule")
         slots.append(value)
+    scalars = []
+    for name in names[1]:
+        if name not in kept and step > 0:
+            raise ValueError(f"load_state_dict: state {i} has no {name}\nhelp: the file is damaged or of another rule")
+        scalars.append(float(kept.pop(name, 0.0)))
     if kept:
         raise ValueError(
             f"load_state_dict: state {i} has an unknown entry {sorted(kept)[0]!r}\nhelp: it belongs to another rule"
         )
-    return step, slots
+    return step, slots, scalars
 
 
 Groups = list[tuple[int, dict[str, Any]]]
