@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from optim_cases import CASES, IDS, SHAPES, array, data, error, ref_adam, ref_sgd, run, tensor
 
 import pullback as pb
 from pullback import _core as C
@@ -37,8 +38,6 @@ def test_pure_form_equals_the_step(cls, ref, hyper):
     assert error(array(params["rest"][0]), out[1]) <= 1e-6
     assert int(state["step"]) == 20
 
-
-from optim_cases import SHAPES, array, data, error, ref_adam, ref_sgd, run, tensor
 
 # ---- the driver
 

@@ -1,5 +1,8 @@
 """Small models and data that the trainer's tests share."""
 
+import csv
+import struct
+
 import numpy as np
 
 import pullback as pb

@@ -14,7 +14,8 @@ namespace {
 
 std::vector<Tensor> tensors_of(nb::handle list) {
   std::vector<Tensor> v;
-  for (nb::handle h : nb::cast<nb::sequence>(list)) v.push_back(h.is_none() ? Tensor() : checked_tensor(h, "gradients"));
+  for (nb::handle h : nb::cast<nb::sequence>(list))
+    v.push_back(h.is_none() ? Tensor() : checked_tensor(h, "gradients"));
   return v;
 }
 
@@ -46,13 +47,15 @@ void backward_of(const Tensor& root, const Tensor& cotangent, bool create_graph,
   backward({&root, 1}, {&g, 1}, {}, {create_graph, retain_graph});
 }
 
-nb::tuple gradients_of(nb::handle outputs, nb::handle inputs, nb::handle cotangents, bool create_graph, bool retain_graph) {
+nb::tuple gradients_of(nb::handle outputs, nb::handle inputs, nb::handle cotangents, bool create_graph,
+                       bool retain_graph) {
   std::vector<Tensor> outs = tensors_of(outputs), ins = tensors_of(inputs), gs;
   for (nb::handle list : {outputs, inputs})
     for (nb::handle h : nb::cast<nb::sequence>(list)) checked_tensor(h, "gradients");
   if (!cotangents.is_none()) gs = tensors_of(cotangents);
   if (!gs.empty() && gs.size() != outs.size())
-    fail<ShapeError>("gradients", std::to_string(gs.size()) + " cotangents for " + std::to_string(outs.size()) + " outputs",
+    fail<ShapeError>("gradients",
+                     std::to_string(gs.size()) + " cotangents for " + std::to_string(outs.size()) + " outputs",
                      "give one cotangent per output");
   std::vector<Tensor> roots, seeds;
   for (size_t i = 0; i < outs.size(); i++) {
@@ -75,7 +78,8 @@ int64_t next_hook = 0;
 Tensor call_hook(const nb::object& f, const Tensor& g) {
   nb::object r = f(nb::steal(wrap(g)));
   if (r.is_none()) return Tensor();
-  if (!is_tensor(r.ptr())) fail<DTypeError>("hook", "a gradient hook returns a tensor or None", "return the new gradient");
+  if (!is_tensor(r.ptr()))
+    fail<DTypeError>("hook", "a gradient hook returns a tensor or None", "return the new gradient");
   return unwrap(r.ptr());
 }
 
@@ -124,7 +128,8 @@ void retain_grad(const Tensor& t) {
 // The tensor that a gradient transform differentiates by: a leaf of its own, joined to x where x has a graph.
 Tensor lift(const Tensor& x) {
   if (!is_float(x.dtype()))
-    fail<DTypeError>("grad", "only floating tensors can be differentiated", "cast the argument with .astype(pb.float32)", x);
+    fail<DTypeError>("grad", "only floating tensors can be differentiated",
+                     "cast the argument with .astype(pb.float32)", x);
   refresh_view(x);
   Tensor t = detach(x);
   if (x.requires_grad()) {
@@ -144,7 +149,8 @@ Tensor make_dual(const Tensor& x, const Tensor& t, int level) {
     fail<ShapeError>("jvp", "a tangent must have the shape of its primal", "reshape it", x, t);
   refresh_view(x);
   Tensor d = detach(x);
-  if (x->node) attach(d, x->node, x->out_index);
+  if (x->node)
+    attach(d, x->node, x->out_index);
   else if (x->wants_grad) {
     record("lift", {x}, d, [](const PullArgs& a) { a.gin[0] = a.g[0]; });
   }
@@ -157,10 +163,12 @@ Tensor make_dual(const Tensor& x, const Tensor& t, int level) {
 
 Tensor checked_like(nb::handle h, const Tensor& like, const char* what) {
   if (h.is_none()) return Tensor();
-  if (!is_tensor(h.ptr())) fail<DTypeError>("custom", std::string(what) + " returns tensors or None", "return one per input");
+  if (!is_tensor(h.ptr()))
+    fail<DTypeError>("custom", std::string(what) + " returns tensors or None", "return one per input");
   const Tensor& g = unwrap(h.ptr());
   if (!(g.shape() == like.shape()))
-    fail<ShapeError>("custom", std::string(what) + " returned a tensor of another shape", "it must equal the primal's", like, g);
+    fail<ShapeError>("custom", std::string(what) + " returned a tensor of another shape", "it must equal the primal's",
+                     like, g);
   return cast(g, like.dtype());
 }
 
@@ -181,14 +189,15 @@ nb::tuple custom(const std::string& name, nb::handle inputs, nb::handle outputs,
   if (!pull.is_none()) {
     for (const Tensor& t : ins) saved.emplace_back(t);
     for (size_t i = 0; i < outs.size(); i++) saved.push_back(Saved::output(outs[i], uint32_t(i)));
-    record_n(op, ins, outs, std::move(saved), [pull, n = ins.size(), k = outs.size()](const Slots& s, const PullArgs& a) {
-      std::vector<Tensor> x(n), y(k);
-      for (size_t i = 0; i < n; i++) x[i] = s[int(i)];
-      for (size_t i = 0; i < k; i++) y[i] = s[int(n + i)];
-      nb::sequence r = nb::cast<nb::sequence>(pull(list_of(a.g, k), list_of(y.data(), k), list_of(x.data(), n)));
-      for (size_t i = 0; i < n; i++)
-        if (a.need(int(i))) a.gin[i] = checked_like(nb::object(r[i]), x[i], "pull");
-    });
+    record_n(
+        op, ins, outs, std::move(saved), [pull, n = ins.size(), k = outs.size()](const Slots& s, const PullArgs& a) {
+          std::vector<Tensor> x(n), y(k);
+          for (size_t i = 0; i < n; i++) x[i] = s[int(i)];
+          for (size_t i = 0; i < k; i++) y[i] = s[int(n + i)];
+          nb::sequence r = nb::cast<nb::sequence>(pull(list_of(a.g, k), list_of(y.data(), k), list_of(x.data(), n)));
+          for (size_t i = 0; i < n; i++)
+            if (a.need(int(i))) a.gin[i] = checked_like(nb::object(r[i]), x[i], "pull");
+        });
   }
   if (!mode().levels) return tuple_of(outs);
   for (int level : levels_of(ins)) {
@@ -199,8 +208,8 @@ nb::tuple custom(const std::string& name, nb::handle inputs, nb::handle outputs,
       primal.push_back(strip(t, level));
       tang.push_back(tangent(t, level));
     }
-    nb::sequence r = nb::cast<nb::sequence>(
-        push(list_of(tang.data(), tang.size()), list_of(outs.data(), outs.size()), list_of(primal.data(), primal.size())));
+    nb::sequence r = nb::cast<nb::sequence>(push(list_of(tang.data(), tang.size()), list_of(outs.data(), outs.size()),
+                                                 list_of(primal.data(), primal.size())));
     for (size_t i = 0; i < outs.size(); i++)
       if (Tensor v = checked_like(nb::object(r[i]), outs[i], "push")) set_tangent(outs[i], level, v);
   }
@@ -269,24 +278,32 @@ void bind_autograd(nb::module_& m) {
   auto method = [&](const char* name, auto f, const auto&... extra) {
     cls.attr(name) = nb::cpp_function(f, nb::name(name), nb::scope(cls), nb::is_method(), extra...);
   };
-  method("backward", [](const Tensor& x, nb::handle g, bool create_graph, bool retain_graph) {
-    backward_of(x, g.is_none() ? Tensor() : to_tensor(g.ptr()), create_graph, retain_graph);
-  }, nb::arg("cotangent").none() = nb::none(), nb::kw_only(), nb::arg("create_graph") = false, nb::arg("retain_graph") = false,
-         "Adds the gradient of this tensor into .grad of every leaf it was computed from.\n\n"
-         "Example:\n    >>> x = pb.tensor([1.0, 2.0], requires_grad=True)\n    >>> (x * x).sum().backward()\n"
-         "    >>> x.grad.tolist()\n    [2.0, 4.0]");
+  method(
+      "backward",
+      [](const Tensor& x, nb::handle g, bool create_graph, bool retain_graph) {
+        backward_of(x, g.is_none() ? Tensor() : to_tensor(g.ptr()), create_graph, retain_graph);
+      },
+      nb::arg("cotangent").none() = nb::none(), nb::kw_only(), nb::arg("create_graph") = false,
+      nb::arg("retain_graph") = false,
+      "Adds the gradient of this tensor into .grad of every leaf it was computed from.\n\n"
+      "Example:\n    >>> x = pb.tensor([1.0, 2.0], requires_grad=True)\n    >>> (x * x).sum().backward()\n"
+      "    >>> x.grad.tolist()\n    [2.0, 4.0]");
   method("retain_grad", &retain_grad, "Keeps the gradient of a result, not only of leaves, in .grad.");
   method("_register_hook", &register_hook);
   method("_remove_hook", &remove_hook);
-  m.def("_gradients", &gradients_of, nb::arg("outputs"), nb::arg("inputs"), nb::arg("cotangents").none(), nb::arg("create_graph"),
-        nb::arg("retain_graph"));
-  m.def("_depends_on_others", [](nb::handle outs, nb::handle ins) { return depends_on_others(tensors_of(outs), tensors_of(ins)); });
+  m.def("_gradients", &gradients_of, nb::arg("outputs"), nb::arg("inputs"), nb::arg("cotangents").none(),
+        nb::arg("create_graph"), nb::arg("retain_graph"));
+  m.def("_depends_on_others",
+        [](nb::handle outs, nb::handle ins) { return depends_on_others(tensors_of(outs), tensors_of(ins)); });
   m.def("_lift", &lift);
   m.def("_saved", &saved_of);
-  def_op(m, {"stop_gradient", "Custom", "stop_gradient(x)",
-             "x as a constant: the same memory, no gradient and no tangent.\n\nExample:\n"
-             "    >>> pb.grad(lambda x: x * pb.stop_gradient(x))(pb.tensor(3.0)).item()\n    3.0", "zero"},
-         [](const Operand& x) { return detach(x.t); }, nb::arg("x"));
+  def_op(
+      m,
+      {"stop_gradient", "Custom", "stop_gradient(x)",
+       "x as a constant: the same memory, no gradient and no tangent.\n\nExample:\n"
+       "    >>> pb.grad(lambda x: x * pb.stop_gradient(x))(pb.tensor(3.0)).item()\n    3.0",
+       "zero"},
+      [](const Operand& x) { return detach(x.t); }, nb::arg("x"));
   m.def("_grad_enabled", [] { return mode().grad; });
   m.def("_set_grad_enabled", [](bool on) { return std::exchange(mode().grad, on); });
   m.def("_set_anomaly", [](bool on) { return std::exchange(mode().anomaly, on); });
@@ -305,7 +322,8 @@ void bind_autograd(nb::module_& m) {
   });
   m.def("_strip", &strip);
   m.def("_has_tangent", [](const Tensor& t) { return has_tangent(t); });
-  m.def("_custom", &custom, nb::arg("name"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("pull"), nb::arg("push").none());
+  m.def("_custom", &custom, nb::arg("name"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("pull"),
+        nb::arg("push").none());
   trace_hook = &python_trace;
 }
 

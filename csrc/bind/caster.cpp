@@ -61,20 +61,28 @@ void bind_dtypes(nb::module_& m) {
             fail<DTypeError>("dtype", "unknown dtype '" + name + "'", "names are float32, int64, bool, ...");
           },
           nb::arg("name"))
-      .def_prop_ro("name", [](const PyDType& d) { return dtype_name(d.t); }, "Its name, such as float32.")
-      .def_prop_ro("itemsize", [](const PyDType& d) { return itemsize(d.t); }, "Bytes of an element.")
-      .def_prop_ro("is_floating", [](const PyDType& d) { return is_float(d.t); }, "Whether it is a floating dtype.")
+      .def_prop_ro(
+          "name", [](const PyDType& d) { return dtype_name(d.t); }, "Its name, such as float32.")
+      .def_prop_ro(
+          "itemsize", [](const PyDType& d) { return itemsize(d.t); }, "Bytes of an element.")
+      .def_prop_ro(
+          "is_floating", [](const PyDType& d) { return is_float(d.t); }, "Whether it is a floating dtype.")
       .def("__repr__", [](const PyDType& d) { return std::string("pullback.") + dtype_name(d.t); })
       .def("__hash__", [](const PyDType& d) { return 7919 + int(d.t); })
-      .def("__eq__", [](const PyDType& a, nb::handle b) {
-        return nb::isinstance<PyDType>(b) && nb::inst_ptr<PyDType>(b)->t == a.t;
-      }, nb::arg().none())
-      .def("__ne__", [](const PyDType& a, nb::handle b) {
-        return !(nb::isinstance<PyDType>(b) && nb::inst_ptr<PyDType>(b)->t == a.t);
-      }, nb::arg().none())
-      .def("__reduce__", [](const PyDType& d) {
-        return nb::make_tuple(nb::type<PyDType>(), nb::make_tuple(dtype_name(d.t)));
-      });
+      .def(
+          "__eq__",
+          [](const PyDType& a, nb::handle b) {
+            return nb::isinstance<PyDType>(b) && nb::inst_ptr<PyDType>(b)->t == a.t;
+          },
+          nb::arg().none())
+      .def(
+          "__ne__",
+          [](const PyDType& a, nb::handle b) {
+            return !(nb::isinstance<PyDType>(b) && nb::inst_ptr<PyDType>(b)->t == a.t);
+          },
+          nb::arg().none())
+      .def("__reduce__",
+           [](const PyDType& d) { return nb::make_tuple(nb::type<PyDType>(), nb::make_tuple(dtype_name(d.t))); });
   for (int i = 0; i < kDTypes; i++) {
     nb::object o = nb::cast(PyDType{DType(i)});
     m.attr(dtype_name(DType(i))) = o;
@@ -168,16 +176,15 @@ void bind_errors(nb::module_& m) {
   error_types[2] = make("DeviceError", PyExc_RuntimeError, "A device is missing or differs.");
   error_types[3] = make("GraphError", PyExc_RuntimeError, "A gradient does not exist or its graph is gone.");
   error_types[4] = make("CheckpointError", PyExc_RuntimeError, "A file cannot be read as what it should be.");
-  nb::register_exception_translator(
-      [](const std::exception_ptr& p, void*) {
-        try {
-          std::rethrow_exception(p);
-        } catch (const Error&) {
-          set_error();
-        } catch (const nb::cast_error&) {
-          PyErr_SetString(error_types[1], "an argument has a wrong type\nhelp: see help() of the function");
-        }
-      });
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const Error&) {
+      set_error();
+    } catch (const nb::cast_error&) {
+      PyErr_SetString(error_types[1], "an argument has a wrong type\nhelp: see help() of the function");
+    }
+  });
 }
 
 }  // namespace pb::py

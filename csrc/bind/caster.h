@@ -40,7 +40,8 @@ nb::tuple shape_tuple(const Dims& d);
 // Sets the Python error for the exception in flight.
 void set_error();
 
-template <class F> PyObject* guarded(F f) {
+template <class F>
+PyObject* guarded(F f) {
   try {
     return f();
   } catch (...) {
@@ -73,7 +74,8 @@ void set_item(const Tensor& x, PyObject* key, const Tensor& value);
 
 namespace nanobind::detail {
 
-template <> struct type_caster<pb::Tensor> {
+template <>
+struct type_caster<pb::Tensor> {
   NB_TYPE_CASTER(pb::Tensor, const_name("Tensor"))
   bool from_python(handle src, uint8_t, cleanup_list*) noexcept {
     if (!pb::py::is_tensor(src.ptr())) return false;
@@ -83,15 +85,15 @@ template <> struct type_caster<pb::Tensor> {
   static handle from_cpp(const pb::Tensor& t, rv_policy, cleanup_list*) noexcept { return pb::py::wrap(t); }
 };
 
-template <> struct type_caster<pb::DType> {
+template <>
+struct type_caster<pb::DType> {
   NB_TYPE_CASTER(pb::DType, const_name("dtype"))
   bool from_python(handle src, uint8_t, cleanup_list*) noexcept { return pb::py::to_dtype(src.ptr(), value); }
-  static handle from_cpp(pb::DType t, rv_policy, cleanup_list*) noexcept {
-    return pb::py::dtype_object(t).release();
-  }
+  static handle from_cpp(pb::DType t, rv_policy, cleanup_list*) noexcept { return pb::py::dtype_object(t).release(); }
 };
 
-template <> struct type_caster<pb::py::Axes> {
+template <>
+struct type_caster<pb::py::Axes> {
   NB_TYPE_CASTER(pb::py::Axes, const_name("int | tuple[int, ...] | None"))
   bool from_python(handle src, uint8_t, cleanup_list*) {
     value.all = src.is_none();
@@ -102,7 +104,8 @@ template <> struct type_caster<pb::py::Axes> {
 };
 
 // A shape: an int or a sequence of ints.
-template <> struct type_caster<pb::Dims> {
+template <>
+struct type_caster<pb::Dims> {
   NB_TYPE_CASTER(pb::Dims, const_name("int | tuple[int, ...]"))
   bool from_python(handle src, uint8_t, cleanup_list*) {
     if (!PyLong_Check(src.ptr()) && !PySequence_Check(src.ptr())) return false;
@@ -121,7 +124,8 @@ struct Operand {
 };
 }  // namespace pb::py
 namespace nanobind::detail {
-template <> struct type_caster<pb::py::Operand> {
+template <>
+struct type_caster<pb::py::Operand> {
   NB_TYPE_CASTER(pb::py::Operand, const_name("Tensor | complex | object"))
   bool from_python(handle src, uint8_t, cleanup_list*) {
     value.t = pb::py::to_tensor(src.ptr());
@@ -133,7 +137,8 @@ template <> struct type_caster<pb::py::Operand> {
 
 namespace pb::py {
 // A binding and its registry row in one call, for ops outside the Map and Reduce families.
-template <class F, class... A> void def_op(nb::module_& m, const OpInfo& info, F f, const A&... args) {
+template <class F, class... A>
+void def_op(nb::module_& m, const OpInfo& info, F f, const A&... args) {
   add_info(info);
   m.def(info.name.data(), std::move(f), args..., info.doc.data());
 }

@@ -1,7 +1,6 @@
 // Convolutions and pooling.
 #include "families/conv.h"
 
-
 #include "bind/caster.h"
 #include "families/pool.h"
 

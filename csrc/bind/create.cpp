@@ -35,10 +35,12 @@ struct Scan {
 bool is_sequence(PyObject* o) { return PyList_Check(o) || PyTuple_Check(o) || PyRange_Check(o); }
 
 void scan(PyObject* o, int depth, Scan& s) {
-  if (is_tensor(o) && unwrap(o).ndim() > 0) fail<DTypeError>("asarray", "a list of tensors is not data", "use pb.stack", unwrap(o));
+  if (is_tensor(o) && unwrap(o).ndim() > 0)
+    fail<DTypeError>("asarray", "a list of tensors is not data", "use pb.stack", unwrap(o));
   if (is_sequence(o)) {
     Py_ssize_t n = PySequence_Size(o);
-    if (s.shape.size() == depth && !s.any) s.shape.push_back(n);
+    if (s.shape.size() == depth && !s.any)
+      s.shape.push_back(n);
     else if (depth >= s.shape.size() || s.shape[depth] != n)
       fail<ShapeError>("asarray", "nested sequences have different lengths at depth " + std::to_string(depth),
                        "every row must have the same length");
@@ -53,21 +55,27 @@ void scan(PyObject* o, int depth, Scan& s) {
                      "every row must have the same depth");
   s.any = true;
   Category c;
-  if (PyBool_Check(o)) c = Category::Bool;
+  if (PyBool_Check(o))
+    c = Category::Bool;
   else if (PyLong_Check(o)) {
     c = Category::Signed;
     int overflow = 0;
     PyLong_AsLongLongAndOverflow(o, &overflow);
     s.unsigned64 = s.unsigned64 || overflow > 0;
-  }
-  else if (PyFloat_Check(o)) c = Category::Float;
-  else if (is_tensor(o)) c = category(unwrap(o).dtype()) == Category::Unsigned ? Category::Signed : category(unwrap(o).dtype());
-  else if (PyNumber_Check(o)) c = PyIndex_Check(o) ? Category::Signed : Category::Float;
-  else fail<DTypeError>("asarray", std::string("cannot make a tensor of ") + Py_TYPE(o)->tp_name, "pass numbers, sequences or arrays");
+  } else if (PyFloat_Check(o))
+    c = Category::Float;
+  else if (is_tensor(o))
+    c = category(unwrap(o).dtype()) == Category::Unsigned ? Category::Signed : category(unwrap(o).dtype());
+  else if (PyNumber_Check(o))
+    c = PyIndex_Check(o) ? Category::Signed : Category::Float;
+  else
+    fail<DTypeError>("asarray", std::string("cannot make a tensor of ") + Py_TYPE(o)->tp_name,
+                     "pass numbers, sequences or arrays");
   if (c > s.category) s.category = c;
 }
 
-template <class T, class F> void fill(PyObject* o, T*& to, F get) {
+template <class T, class F>
+void fill(PyObject* o, T*& to, F get) {
   if (is_sequence(o)) {
     Py_ssize_t n = PySequence_Size(o);
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -102,7 +110,10 @@ Tensor stack_arrays(PyObject* o) {
 Tensor from_sequence(PyObject* o) {
   Scan s;
   scan(o, 0, s);
-  DType d = !s.any ? DType::F32 : s.category == Category::Float ? DType::F32 : s.category == Category::Bool ? DType::Bool : DType::I64;
+  DType d = !s.any                          ? DType::F32
+            : s.category == Category::Float ? DType::F32
+            : s.category == Category::Bool  ? DType::Bool
+                                            : DType::I64;
   if (d == DType::F32) {
     Tensor wide = empty(s.shape, DType::F64);
     auto* p = wide.data<double>();
@@ -171,7 +182,8 @@ Tensor as_tensor(PyObject* o, std::optional<DType> dtype, bool share) {
 std::optional<DType> optional_dtype(nb::handle h) {
   if (h.is_none()) return {};
   DType d;
-  if (!to_dtype(h.ptr(), d)) fail<DTypeError>("dtype", "the dtype must be one of pullback's, such as pb.float32", "pb.dtype('float32')");
+  if (!to_dtype(h.ptr(), d))
+    fail<DTypeError>("dtype", "the dtype must be one of pullback's, such as pb.float32", "pb.dtype('float32')");
   return d;
 }
 
@@ -186,59 +198,67 @@ void check_device(nb::handle device) {
 Tensor asarray(PyObject* o, bool share) { return as_tensor(o, {}, share); }
 
 void bind_create(nb::module_& m) {
-  m.def("tensor",
-        [](nb::handle data, nb::handle dtype, nb::handle device, bool requires_grad) {
-          check_device(device);
-          Tensor t = detach(as_tensor(data.ptr(), optional_dtype(dtype), false));
-          if (requires_grad && !is_float(t.dtype()))
-            fail<DTypeError>("tensor", "only floating tensors can require grad", "pass dtype=pb.float32", t);
-          t->wants_grad = requires_grad;
-          return t;
-        },
-        nb::arg("data").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
-        nb::arg("requires_grad") = false,
-        "A new tensor with a copy of the data; Python floats give float32.\n\nExample:\n    >>> pb.tensor([1.0, 2.0]).tolist()\n    [1.0, 2.0]");
-  m.def("asarray",
-        [](nb::handle obj, nb::handle dtype, nb::handle device, nb::handle copy) {
-          check_device(device);
-          bool must_copy = copy.ptr() == Py_True;
-          Tensor t = as_tensor(obj.ptr(), optional_dtype(dtype), !must_copy);
-          if (copy.ptr() == Py_False && (!is_tensor(obj.ptr()) ? !t->storage->release : !t.is(unwrap(obj.ptr()))))
-            fail<ValueError>("asarray", "copy=False, but this needs a copy", "use copy=None", t);
-          return t;
-        },
-        nb::arg("obj").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
-        nb::arg("copy").none() = nb::none(), "A tensor that shares memory with NumPy and DLPack producers where it can.");
-  m.def("frombuffer",
-        [](nb::handle buffer, DType dtype, const Dims& shape) {
-          Py_buffer view;
-          if (PyObject_GetBuffer(buffer.ptr(), &view, PyBUF_SIMPLE)) nb::raise_python_error();
-          Tensor t = empty(shape, dtype);
-          size_t bytes = size_t(t.size()) * size_t(itemsize(dtype));
-          bool fits = size_t(view.len) == bytes;
-          if (fits) std::memcpy(t.raw(), view.buf, bytes);
-          size_t have = size_t(view.len);
-          PyBuffer_Release(&view);
-          if (!fits)
-            fail<ShapeError>("frombuffer", std::to_string(have) + " bytes do not fill shape " + to_string(shape), "check dtype and shape", t);
-          return t;
-        },
-        nb::arg("buffer"), nb::arg("dtype"), nb::arg("shape"), "A tensor with a copy of raw bytes in C order.");
+  m.def(
+      "tensor",
+      [](nb::handle data, nb::handle dtype, nb::handle device, bool requires_grad) {
+        check_device(device);
+        Tensor t = detach(as_tensor(data.ptr(), optional_dtype(dtype), false));
+        if (requires_grad && !is_float(t.dtype()))
+          fail<DTypeError>("tensor", "only floating tensors can require grad", "pass dtype=pb.float32", t);
+        t->wants_grad = requires_grad;
+        return t;
+      },
+      nb::arg("data").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(),
+      nb::arg("device").none() = nb::none(), nb::arg("requires_grad") = false,
+      "A new tensor with a copy of the data; Python floats give float32.\n\nExample:\n    >>> pb.tensor([1.0, "
+      "2.0]).tolist()\n    [1.0, 2.0]");
+  m.def(
+      "asarray",
+      [](nb::handle obj, nb::handle dtype, nb::handle device, nb::handle copy) {
+        check_device(device);
+        bool must_copy = copy.ptr() == Py_True;
+        Tensor t = as_tensor(obj.ptr(), optional_dtype(dtype), !must_copy);
+        if (copy.ptr() == Py_False && (!is_tensor(obj.ptr()) ? !t->storage->release : !t.is(unwrap(obj.ptr()))))
+          fail<ValueError>("asarray", "copy=False, but this needs a copy", "use copy=None", t);
+        return t;
+      },
+      nb::arg("obj").none(), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+      nb::arg("copy").none() = nb::none(), "A tensor that shares memory with NumPy and DLPack producers where it can.");
+  m.def(
+      "frombuffer",
+      [](nb::handle buffer, DType dtype, const Dims& shape) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(buffer.ptr(), &view, PyBUF_SIMPLE)) nb::raise_python_error();
+        Tensor t = empty(shape, dtype);
+        size_t bytes = size_t(t.size()) * size_t(itemsize(dtype));
+        bool fits = size_t(view.len) == bytes;
+        if (fits) std::memcpy(t.raw(), view.buf, bytes);
+        size_t have = size_t(view.len);
+        PyBuffer_Release(&view);
+        if (!fits)
+          fail<ShapeError>("frombuffer", std::to_string(have) + " bytes do not fill shape " + to_string(shape),
+                           "check dtype and shape", t);
+        return t;
+      },
+      nb::arg("buffer"), nb::arg("dtype"), nb::arg("shape"), "A tensor with a copy of raw bytes in C order.");
   bind_fill(m);
   m.def("promote_types", &promote, nb::arg("a"), nb::arg("b"),
         "The dtype that both are promoted to; see pb.result_type.");
-  m.def("memory_stats", [] {
-    alloc::Stats s = alloc::stats();
-    nb::dict d;
-    d["current"] = s.current;
-    d["peak"] = s.peak;
-    d["reserved"] = s.reserved;
-    d["allocations"] = s.allocations;
-    d["system_calls"] = s.system_calls;
-    d["tensors"] = alloc::Recycled<TensorImpl>::alive;
-    d["nodes"] = Node::alive;
-    return d;
-  }, "Bytes in use, at most, reserved; numbers of allocations, system calls, tensors and nodes.");
+  m.def(
+      "memory_stats",
+      [] {
+        alloc::Stats s = alloc::stats();
+        nb::dict d;
+        d["current"] = s.current;
+        d["peak"] = s.peak;
+        d["reserved"] = s.reserved;
+        d["allocations"] = s.allocations;
+        d["system_calls"] = s.system_calls;
+        d["tensors"] = alloc::Recycled<TensorImpl>::alive;
+        d["nodes"] = Node::alive;
+        return d;
+      },
+      "Bytes in use, at most, reserved; numbers of allocations, system calls, tensors and nodes.");
   m.def("reset_peak_memory", &alloc::reset_peak, "Sets the peak of memory_stats to what is in use now.");
   m.def("empty_cache", &alloc::empty_cache, "Gives the free blocks that the allocator keeps back to the system.");
 }

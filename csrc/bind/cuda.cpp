@@ -1,7 +1,6 @@
 // What Python asks about CUDA devices.
-#include "cuda/api.h"
-
 #include "bind/caster.h"
+#include "cuda/api.h"
 
 namespace pb::py {
 

@@ -20,10 +20,12 @@ namespace {
 Tensor range(double start, double stop, double step, DType dtype) {
   if (step == 0) fail<ValueError>("arange", "the step must not be 0", "use a positive or negative step");
   double n = std::ceil((stop - start) / step);
-  if (!(n < 1e15)) fail<ShapeError>("arange", "the number of elements overflows or is NaN", "check start, stop and step");
+  if (!(n < 1e15))
+    fail<ShapeError>("arange", "the number of elements overflows or is NaN", "check start, stop and step");
   Tensor i = cast(arange(n > 0 ? int64_t(n) : 0), is_float(dtype) ? DType::F64 : DType::I64);
   GradMode off(false);
-  Tensor r = is_float(dtype) ? i * Tensor(step) + Tensor(start) : i * scalar_weak(int64_t(step)) + scalar_weak(int64_t(start));
+  Tensor r =
+      is_float(dtype) ? i * Tensor(step) + Tensor(start) : i * scalar_weak(int64_t(step)) + scalar_weak(int64_t(start));
   return cast(r, dtype);
 }
 
@@ -65,7 +67,8 @@ nb::list meshgrid(const nb::args& arrays, const std::string& indexing) {
   Shape shape;
   for (nb::handle h : arrays) {
     in.push_back(to_tensor(h.ptr()));
-    if (in.back().ndim() > 1) fail<ShapeError>("meshgrid", "takes 1-d tensors", "reshape it to one dimension", in.back());
+    if (in.back().ndim() > 1)
+      fail<ShapeError>("meshgrid", "takes 1-d tensors", "reshape it to one dimension", in.back());
     shape.push_back(in.back().size());
   }
   int n = shape.size();
@@ -83,7 +86,8 @@ nb::list meshgrid(const nb::args& arrays, const std::string& indexing) {
 // copy_into trusts its shapes.
 void fill_with(const Tensor& out, const Tensor& value, const char* op) {
   if (!(broadcast(value.shape(), out.shape(), op) == out.shape()))
-    fail<ShapeError>(op, "the fill value does not broadcast to the shape", "pass a number or a smaller tensor", out, value);
+    fail<ShapeError>(op, "the fill value does not broadcast to the shape", "pass a number or a smaller tensor", out,
+                     value);
   copy_into(out, value);
 }
 
@@ -94,87 +98,118 @@ double number(nb::handle h) { return nb::cast<double>(nb::float_(h)); }
 void bind_fill(nb::module_& m) {
   auto none = nb::none();
   auto dtype_or = [](nb::handle h, DType d) { return optional_dtype(h).value_or(d); };
-  m.def("empty", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return empty(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
-        "A tensor whose values are not set; dtype float32 unless given.");
-  m.def("zeros", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return zeros(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
-        "Zeros; dtype float32 unless given.\n\nExample:\n    >>> pb.zeros((2,)).tolist()\n    [0.0, 0.0]");
-  m.def("ones", [=](const Dims& s, nb::handle d, nb::handle dev) { check_device(dev); return ones(s, dtype_or(d, DType::F32)); },
-        nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
-        "Ones; dtype float32 unless given.\n\nExample:\n    >>> pb.ones(2, dtype=pb.int8).tolist()\n    [1, 1]");
-  m.def("full",
-        [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
-          check_device(dev);
-          DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
-          Tensor out = empty(s, t);
-          fill_with(out, v.t, "full");
-          return out;
-        },
-        nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(),
-        nb::arg("device").none() = nb::none(),
-        "One value everywhere; its dtype unless given (float32 for a Python float).\n\nExample:\n    >>> pb.full((2,), 7).tolist()\n    [7, 7]");
-  m.def("arange",
-        [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
-          check_device(dev);
-          bool floats = PyFloat_Check(start.ptr()) || PyFloat_Check(stop.ptr()) || PyFloat_Check(step.ptr());
-          double a = stop.is_none() ? 0 : nb::cast<double>(nb::float_(start));
-          double b = nb::cast<double>(nb::float_(stop.is_none() ? start : stop));
-          return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
-        },
-        nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
-        nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
-        "Values from start (0 if only one is given) up to, without, stop in steps; int64, or float32 for floats.\n\n"
-        "Example:\n    >>> pb.arange(1, 7, 2).tolist()\n    [1, 3, 5]");
-  m.def("linspace",
-        [=](nb::handle start, nb::handle stop, int64_t num, nb::handle d, nb::handle dev, bool endpoint) {
-          check_device(dev);
-          return linspace(number(start), number(stop), num, endpoint, dtype_or(d, DType::F32));
-        },
-        nb::arg("start"), nb::arg("stop"), nb::arg("num"), nb::kw_only(), nb::arg("dtype").none() = none,
-        nb::arg("device").none() = none, nb::arg("endpoint") = true,
-        "num evenly spaced values from start to stop.\n\nExample:\n    >>> pb.linspace(0, 1, 3).tolist()\n    [0.0, 0.5, 1.0]");
-  m.def("eye",
-        [=](int64_t rows, nb::handle columns, int64_t k, nb::handle d, nb::handle dev) {
-          check_device(dev);
-          return eye(rows, columns.is_none() ? rows : nb::cast<int64_t>(columns), k, dtype_or(d, DType::F32));
-        },
-        nb::arg("n_rows"), nb::arg("n_cols").none() = none, nb::kw_only(), nb::arg("k") = 0, nb::arg("dtype").none() = none,
-        nb::arg("device").none() = none, "A matrix with ones on its k-th diagonal.");
-  def_op(m, {"tril", "Linear", "tril(x, *, k=0)",
-         "The elements on and below the k-th diagonal of the last two axes, else 0."},
-         [](const Operand& x, int64_t k) { return triangle(x.t, k, true); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0);
-  def_op(m, {"triu", "Linear", "triu(x, *, k=0)",
-         "The elements on and above the k-th diagonal of the last two axes, else 0."},
-         [](const Operand& x, int64_t k) { return triangle(x.t, k, false); }, nb::arg("x"), nb::kw_only(), nb::arg("k") = 0);
+  m.def(
+      "empty",
+      [=](const Dims& s, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        return empty(s, dtype_or(d, DType::F32));
+      },
+      nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+      "A tensor whose values are not set; dtype float32 unless given.");
+  m.def(
+      "zeros",
+      [=](const Dims& s, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        return zeros(s, dtype_or(d, DType::F32));
+      },
+      nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+      "Zeros; dtype float32 unless given.\n\nExample:\n    >>> pb.zeros((2,)).tolist()\n    [0.0, 0.0]");
+  m.def(
+      "ones",
+      [=](const Dims& s, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        return ones(s, dtype_or(d, DType::F32));
+      },
+      nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+      "Ones; dtype float32 unless given.\n\nExample:\n    >>> pb.ones(2, dtype=pb.int8).tolist()\n    [1, 1]");
+  m.def(
+      "full",
+      [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
+        Tensor out = empty(s, t);
+        fill_with(out, v.t, "full");
+        return out;
+      },
+      nb::arg("shape"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = nb::none(),
+      nb::arg("device").none() = nb::none(),
+      "One value everywhere; its dtype unless given (float32 for a Python float).\n\nExample:\n    >>> pb.full((2,), "
+      "7).tolist()\n    [7, 7]");
+  m.def(
+      "arange",
+      [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
+        check_device(dev);
+        bool floats = PyFloat_Check(start.ptr()) || PyFloat_Check(stop.ptr()) || PyFloat_Check(step.ptr());
+        double a = stop.is_none() ? 0 : nb::cast<double>(nb::float_(start));
+        double b = nb::cast<double>(nb::float_(stop.is_none() ? start : stop));
+        return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
+      },
+      nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
+      nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
+      "Values from start (0 if only one is given) up to, without, stop in steps; int64, or float32 for floats.\n\n"
+      "Example:\n    >>> pb.arange(1, 7, 2).tolist()\n    [1, 3, 5]");
+  m.def(
+      "linspace",
+      [=](nb::handle start, nb::handle stop, int64_t num, nb::handle d, nb::handle dev, bool endpoint) {
+        check_device(dev);
+        return linspace(number(start), number(stop), num, endpoint, dtype_or(d, DType::F32));
+      },
+      nb::arg("start"), nb::arg("stop"), nb::arg("num"), nb::kw_only(), nb::arg("dtype").none() = none,
+      nb::arg("device").none() = none, nb::arg("endpoint") = true,
+      "num evenly spaced values from start to stop.\n\nExample:\n    >>> pb.linspace(0, 1, 3).tolist()\n    [0.0, 0.5, "
+      "1.0]");
+  m.def(
+      "eye",
+      [=](int64_t rows, nb::handle columns, int64_t k, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        return eye(rows, columns.is_none() ? rows : nb::cast<int64_t>(columns), k, dtype_or(d, DType::F32));
+      },
+      nb::arg("n_rows"), nb::arg("n_cols").none() = none, nb::kw_only(), nb::arg("k") = 0,
+      nb::arg("dtype").none() = none, nb::arg("device").none() = none, "A matrix with ones on its k-th diagonal.");
+  def_op(
+      m,
+      {"tril", "Linear", "tril(x, *, k=0)",
+       "The elements on and below the k-th diagonal of the last two axes, else 0."},
+      [](const Operand& x, int64_t k) { return triangle(x.t, k, true); }, nb::arg("x"), nb::kw_only(),
+      nb::arg("k") = 0);
+  def_op(
+      m,
+      {"triu", "Linear", "triu(x, *, k=0)",
+       "The elements on and above the k-th diagonal of the last two axes, else 0."},
+      [](const Operand& x, int64_t k) { return triangle(x.t, k, false); }, nb::arg("x"), nb::kw_only(),
+      nb::arg("k") = 0);
   auto like = [&](const char* name, double value, const char* doc) {
-    m.def(name,
-          [=](const Operand& x, nb::handle d, nb::handle dev) {
-            check_device(dev);
-            return full(x.t.shape(), value, dtype_or(d, x.t.dtype()));
-          },
-          nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none, doc);
+    m.def(
+        name,
+        [=](const Operand& x, nb::handle d, nb::handle dev) {
+          check_device(dev);
+          return full(x.t.shape(), value, dtype_or(d, x.t.dtype()));
+        },
+        nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none, doc);
   };
   like("zeros_like", 0, "Zeros with the shape and dtype of x.");
   like("ones_like", 1, "Ones with the shape and dtype of x.");
-  m.def("empty_like",
-        [=](const Operand& x, nb::handle d, nb::handle dev) {
-          check_device(dev);
-          return empty(x.t.shape(), dtype_or(d, x.t.dtype()));
-        },
-        nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
-        "A tensor with the shape and dtype of x whose values are not set.");
-  m.def("full_like",
-        [=](const Operand& x, const Operand& value, nb::handle d, nb::handle dev) {
-          check_device(dev);
-          Tensor out = empty(x.t.shape(), dtype_or(d, x.t.dtype()));
-          fill_with(out, value.t, "full_like");
-          return out;
-        },
-        nb::arg("x"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
-        "One value everywhere, with the shape and dtype of x.");
+  m.def(
+      "empty_like",
+      [=](const Operand& x, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        return empty(x.t.shape(), dtype_or(d, x.t.dtype()));
+      },
+      nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
+      "A tensor with the shape and dtype of x whose values are not set.");
+  m.def(
+      "full_like",
+      [=](const Operand& x, const Operand& value, nb::handle d, nb::handle dev) {
+        check_device(dev);
+        Tensor out = empty(x.t.shape(), dtype_or(d, x.t.dtype()));
+        fill_with(out, value.t, "full_like");
+        return out;
+      },
+      nb::arg("x"), nb::arg("fill_value"), nb::kw_only(), nb::arg("dtype").none() = none,
+      nb::arg("device").none() = none, "One value everywhere, with the shape and dtype of x.");
   // nb::args takes no positional names in def_op's order, so the row stands alone.
-  add_info({"meshgrid", "View", "meshgrid(*arrays, indexing='xy')", "Coordinate tensors of a grid, one per 1-d input."});
+  add_info(
+      {"meshgrid", "View", "meshgrid(*arrays, indexing='xy')", "Coordinate tensors of a grid, one per 1-d input."});
   m.def("meshgrid", &meshgrid, nb::arg("arrays"), nb::kw_only(), nb::arg("indexing") = "xy",
         "Coordinate tensors of a grid, one view per 1-d input; indexing is 'xy' or 'ij'.\n\nExample:\n"
         "    >>> [g.tolist() for g in pb.meshgrid(pb.arange(2), pb.arange(2))]\n"

@@ -19,8 +19,9 @@ int64_t int_of(PyObject* o) {
 
 int64_t in_range(int64_t i, int64_t size, int axis, const Tensor& x) {
   if (i < -size || i >= size)
-    fail<IndexError>("index", "index " + std::to_string(i) + " is out of bounds for axis " + std::to_string(axis) +
-                                  " with size " + std::to_string(size),
+    fail<IndexError>("index",
+                     "index " + std::to_string(i) + " is out of bounds for axis " + std::to_string(axis) +
+                         " with size " + std::to_string(size),
                      "indices run from -size to size - 1", x);
   return i < 0 ? i + size : i;
 }
@@ -58,7 +59,7 @@ struct Window {
 // An advanced entry: checked int64 indices for one axis of the window.
 struct Picked {
   Tensor index;
-  int dim;       // of the window
+  int dim;  // of the window
   int64_t size;
 };
 
@@ -90,10 +91,14 @@ Entry entry_of(PyObject* o, const Tensor& x) {
     fail<IndexError>("index", std::string("a ") + Py_TYPE(o)->tp_name + " is no index",
                      "use integers, slices, None, ..., integer arrays or bool masks", x);
   Tensor t;
-  if (is_tensor(o)) t = unwrap(o);
-  else if (PyBool_Check(o)) t = asarray(o, true);
-  else if (PyIndex_Check(o) && !PyObject_CheckBuffer(o)) return {Kind::Int, o, {}, int_of(o)};
-  else t = asarray(o, true);
+  if (is_tensor(o))
+    t = unwrap(o);
+  else if (PyBool_Check(o))
+    t = asarray(o, true);
+  else if (PyIndex_Check(o) && !PyObject_CheckBuffer(o))
+    return {Kind::Int, o, {}, int_of(o)};
+  else
+    t = asarray(o, true);
   if (t.size() == 0 && is_float(t.dtype()) && PySequence_Check(o)) {
     GradMode off(false);
     t = cast(t, DType::I64);  // an empty list
@@ -168,7 +173,8 @@ class Walk {
         axis_++;
         break;
       }
-      case Kind::Mask: mask(e.array);
+      case Kind::Mask:
+        mask(e.array);
     }
   }
 
@@ -192,8 +198,9 @@ class Walk {
     }
     for (int i = 0; i < m.ndim(); i++)
       if (m.shape()[i] != x_.shape()[axis_ + i])
-        fail<IndexError>("index", "a mask of size " + std::to_string(m.shape()[i]) + " stands at axis " +
-                                      std::to_string(axis_ + i) + " of size " + std::to_string(x_.shape()[axis_ + i]),
+        fail<IndexError>("index",
+                         "a mask of size " + std::to_string(m.shape()[i]) + " stands at axis " +
+                             std::to_string(axis_ + i) + " of size " + std::to_string(x_.shape()[axis_ + i]),
                          "a bool mask must have the sizes of the axes that it covers", x_, m);
     for (const Tensor& t : positions(m)) {
       out_.picked.push_back({t, d_, x_.shape()[axis_]});
@@ -235,7 +242,8 @@ Parsed parse(const Tensor& x, PyObject* key) {
   }
   if (rests > 1) fail<IndexError>("index", "... stands more than once", "write the slices out", x);
   if (axes > x.ndim())
-    fail<IndexError>("index", std::to_string(axes) + " indices for a tensor of " + std::to_string(x.ndim()) + " dimensions",
+    fail<IndexError>("index",
+                     std::to_string(axes) + " indices for a tensor of " + std::to_string(x.ndim()) + " dimensions",
                      "use at most one index per dimension", x);
   Walk walk(x, out, advanced);
   for (Py_ssize_t i = 0; i < n; i++) walk.put(entries[i], x.ndim() - axes);
@@ -247,7 +255,7 @@ Tensor basic(const Tensor& x, const Parsed& p) { return view(x, p.window.at[0], 
 
 // The picked axes of a window as one axis `at`, indexed by one array.
 struct Layout {
-  Dims order;    // of the window's dims, picked ones together; empty when they are so already
+  Dims order;  // of the window's dims, picked ones together; empty when they are so already
   Dims inverse;
   Shape before, merged;  // of the permuted window
   int at = 0;
@@ -298,8 +306,10 @@ Layout layout_of(const Tensor& w, const Parsed& p) {
   int64_t merged = 1;
   for (int d = 0; d < n; d++) l.before.push_back(w.shape()[l.order.size() ? int(l.order[d]) : d]);
   for (int d = 0; d < n; d++) {
-    if (d < l.at || d >= l.at + count) l.merged.push_back(l.before[d]);
-    else merged *= l.before[d];
+    if (d < l.at || d >= l.at + count)
+      l.merged.push_back(l.before[d]);
+    else
+      merged *= l.before[d];
     if (d == l.at + count - 1) l.merged.push_back(merged);
   }
   l.index = joined_index(p.picked);
@@ -328,7 +338,8 @@ void check_value(const Tensor& target, const Shape& place, const Tensor& v) {
     fail<ShapeError>("setitem", "the value does not fit the selection of shape " + to_string(place),
                      "its shape must broadcast to that of the selection", target, v);
   if (!v.weak() && category(v.dtype()) == Category::Float && !is_float(target.dtype()))
-    fail<DTypeError>("setitem", "a float value cannot be written to an integer or bool tensor", "cast it with .astype", target, v);
+    fail<DTypeError>("setitem", "a float value cannot be written to an integer or bool tensor", "cast it with .astype",
+                     target, v);
 }
 
 // Writes rows of the window; what its elements were before keeps its gradient outside the written places.

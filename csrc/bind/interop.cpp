@@ -29,9 +29,12 @@ bool integer_of(char c, int bytes, DType& t) {
   static const DType without[] = {DType::U8, DType::U16, DType::U32, DType::U64};
   int log = bytes == 1 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : bytes == 8 ? 3 : -1;
   if (log < 0) return false;
-  if (std::strchr("bhilqn", c)) t = with_sign[log];
-  else if (std::strchr("BHILQNc", c)) t = without[log];
-  else return false;
+  if (std::strchr("bhilqn", c))
+    t = with_sign[log];
+  else if (std::strchr("BHILQNc", c))
+    t = without[log];
+  else
+    return false;
   return true;
 }
 
@@ -40,11 +43,16 @@ bool dtype_of_format(const char* f, Py_ssize_t item, DType& t) {
   bool foreign_order = *f == (std::endian::native == std::endian::little ? '>' : '<') || *f == '!';
   if (*f && std::strchr("@=<>!", *f)) f++;
   if (!f[0] || f[1] || (foreign_order && item > 1)) return false;
-  if (f[0] == '?' && item == 1) t = DType::Bool;
-  else if (f[0] == 'e' && item == 2) t = DType::F16;
-  else if (f[0] == 'f' && item == 4) t = DType::F32;
-  else if (f[0] == 'd' && item == 8) t = DType::F64;
-  else return integer_of(f[0], int(item), t);
+  if (f[0] == '?' && item == 1)
+    t = DType::Bool;
+  else if (f[0] == 'e' && item == 2)
+    t = DType::F16;
+  else if (f[0] == 'f' && item == 4)
+    t = DType::F32;
+  else if (f[0] == 'd' && item == 8)
+    t = DType::F64;
+  else
+    return integer_of(f[0], int(item), t);
   return true;
 }
 
@@ -135,7 +143,8 @@ Tensor from_buffer(PyObject* o, bool& ok) {
 
 namespace {
 
-template <class M> void free_managed(void* owner) {
+template <class M>
+void free_managed(void* owner) {
   if (!Py_IsInitialized()) return;
   nb::gil_scoped_acquire lock;
   auto* m = static_cast<M*>(owner);
@@ -153,14 +162,16 @@ DType dtype_of(const dl::DataType& d) {
     if (d.code == dl::kBfloat && log == 1) return DType::BF16;
     if (d.code == dl::kBool && log == 0) return DType::Bool;
   }
-  fail<DTypeError>("from_dlpack", "DLPack type code " + std::to_string(d.code) + " with " + std::to_string(d.bits) +
-                                      " bits and " + std::to_string(d.lanes) + " lanes has no dtype of pullback's",
+  fail<DTypeError>("from_dlpack",
+                   "DLPack type code " + std::to_string(d.code) + " with " + std::to_string(d.bits) + " bits and " +
+                       std::to_string(d.lanes) + " lanes has no dtype of pullback's",
                    "convert the array first; complex and sub-byte types are not taken");
 }
 
 Tensor wrap_managed(const dl::Array& a, bool readonly, void (*release)(void*), void* owner) {
   if (a.device.type != dl::kCpu && a.device.type != dl::kCudaHost)
-    fail<DeviceError>("from_dlpack", "the data lies on DLPack device type " + std::to_string(a.device.type) + ", not on the CPU",
+    fail<DeviceError>("from_dlpack",
+                      "the data lies on DLPack device type " + std::to_string(a.device.type) + ", not on the CPU",
                       "move it to the CPU first");
   DType dtype = dtype_of(a.dtype);
   Shape shape;
@@ -239,8 +250,10 @@ bool fortran(const Tensor& t) {
 }
 
 const char* refusal(const Tensor& t, int flags) {
-  if (t.dtype() == DType::BF16) return "bfloat16 has no buffer format\nhelp: cast with x.astype(pb.float32), or use DLPack";
-  if ((flags & PyBUF_WRITABLE) && t->storage->readonly) return "this tensor is read-only\nhelp: ask for a read-only buffer";
+  if (t.dtype() == DType::BF16)
+    return "bfloat16 has no buffer format\nhelp: cast with x.astype(pb.float32), or use DLPack";
+  if ((flags & PyBUF_WRITABLE) && t->storage->readonly)
+    return "this tensor is read-only\nhelp: ask for a read-only buffer";
   bool c = t.contiguous(), f = fortran(t);
   bool strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES;
   if ((!strides && !c) || ((flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS && !c) ||
@@ -288,25 +301,31 @@ namespace {
 
 dl::DataType dl_type(DType t) {
   Category c = category(t);
-  uint8_t code = t == DType::BF16 ? dl::kBfloat : c == Category::Bool ? dl::kBool : c == Category::Float ? dl::kFloat
-                 : c == Category::Signed ? dl::kInt : dl::kUInt;
+  uint8_t code = t == DType::BF16        ? dl::kBfloat
+                 : c == Category::Bool   ? dl::kBool
+                 : c == Category::Float  ? dl::kFloat
+                 : c == Category::Signed ? dl::kInt
+                                         : dl::kUInt;
   return {code, uint8_t(8 * itemsize(t)), 1};
 }
 
 // The struct with what it points to in one block; the handle keeps the memory.
-template <class M> struct Holder {
+template <class M>
+struct Holder {
   M managed{};
   Tensor t;
   int64_t shape[kMaxDims], strides[kMaxDims];
 };
 
-template <class M> void delete_holder(M* m) {
+template <class M>
+void delete_holder(M* m) {
   if (!Py_IsInitialized()) return;
   nb::gil_scoped_acquire lock;
   delete static_cast<Holder<M>*>(m->context);
 }
 
-template <class M> M* hold(const Tensor& t) {
+template <class M>
+M* hold(const Tensor& t) {
   auto* h = new Holder<M>;
   h->t = detach(t);
   for (int i = 0; i < t.ndim(); i++) {
@@ -319,11 +338,14 @@ template <class M> M* hold(const Tensor& t) {
   return &h->managed;
 }
 
-template <class M> constexpr const char* kFreshName = dl::kName;
-template <> constexpr const char* kFreshName<dl::ManagedVersioned> = dl::kNameVersioned;
+template <class M>
+constexpr const char* kFreshName = dl::kName;
+template <>
+constexpr const char* kFreshName<dl::ManagedVersioned> = dl::kNameVersioned;
 
 // A consumer renames the capsule; one that nobody read frees what it holds.
-template <class M> nb::object capsule(M* m) {
+template <class M>
+nb::object capsule(M* m) {
   PyObject* c = PyCapsule_New(m, kFreshName<M>, [](PyObject* c) {
     if (!PyCapsule_IsValid(c, kFreshName<M>)) return;
     auto* m = static_cast<M*>(PyCapsule_GetPointer(c, kFreshName<M>));
@@ -342,15 +364,17 @@ template <class M> nb::object capsule(M* m) {
 }
 
 nb::object to_dlpack(const Tensor& x, nb::handle stream, nb::handle max_version, nb::handle device, nb::handle copy) {
-  if (!stream.is_none()) fail<ValueError>("__dlpack__", "a stream was given for data on the CPU", "pass stream=None", x);
+  if (!stream.is_none())
+    fail<ValueError>("__dlpack__", "a stream was given for data on the CPU", "pass stream=None", x);
   if (!device.is_none() && nb::cast<int>(nb::int_(device[0])) != dl::kCpu)
     buffer_error("__dlpack__: the data lies on the CPU\nhelp: pass dl_device=None and move it afterwards");
   bool versioned = !max_version.is_none() && nb::cast<int>(nb::int_(max_version[0])) >= 1;
   bool copied = copy.ptr() == Py_True;
   Tensor t = copied ? clone(x) : x;
   if (t->storage->readonly && !versioned)
-    buffer_error("__dlpack__: read-only memory can only be shared from DLPack 1.0 on\n"
-                 "help: pass max_version=(1, 0), or copy=True");
+    buffer_error(
+        "__dlpack__: read-only memory can only be shared from DLPack 1.0 on\n"
+        "help: pass max_version=(1, 0), or copy=True");
   if (!versioned) return capsule(hold<dl::Managed>(t));
   auto* m = hold<dl::ManagedVersioned>(t);
   m->version = {1, 0};
@@ -381,30 +405,34 @@ void bind_interop(nb::module_& m) {
   nb::object cls = nb::borrow(reinterpret_cast<PyObject*>(tensor_type));
   auto& c = static_cast<nb::class_<PyTensor>&>(cls);  // the handle alone: a class_ has no data of its own
   auto none = nb::none();
-  c.def("__dlpack__",
-        [](const PyTensor& x, nb::handle stream, nb::handle max_version, nb::handle device, nb::handle copy) {
-          return to_dlpack(x.t, stream, max_version, device, copy);
-        },
-        nb::kw_only(), nb::arg("stream").none() = none, nb::arg("max_version").none() = none,
-        nb::arg("dl_device").none() = none, nb::arg("copy").none() = none,
-        "A DLPack capsule of this memory; writes made through it are not tracked.")
+  c.def(
+       "__dlpack__",
+       [](const PyTensor& x, nb::handle stream, nb::handle max_version, nb::handle device, nb::handle copy) {
+         return to_dlpack(x.t, stream, max_version, device, copy);
+       },
+       nb::kw_only(), nb::arg("stream").none() = none, nb::arg("max_version").none() = none,
+       nb::arg("dl_device").none() = none, nb::arg("copy").none() = none,
+       "A DLPack capsule of this memory; writes made through it are not tracked.")
       .def("__dlpack_device__", [](const PyTensor&) { return nb::make_tuple(int(dl::kCpu), 0); })
-      .def("__array__", [](nb::handle self, nb::handle dtype, nb::handle copy) { return to_numpy(self, dtype, copy); },
-           nb::arg("dtype").none() = none, nb::arg("copy").none() = none)
-      .def("numpy", [](nb::handle self) { return to_numpy(self, nb::none(), nb::none()); },
-           "A NumPy array on the same memory. Writes through it are not tracked.\n\nExample:\n"
-           "    >>> pb.arange(3).numpy().tolist()\n    [0, 1, 2]");
-  m.def("from_dlpack",
-        [](nb::handle x, nb::handle device, nb::handle copy) {
-          if (!device.is_none() && std::strcmp(nb::str(device).c_str(), "cpu") != 0)
-            fail<DeviceError>("from_dlpack", std::string("device '") + nb::str(device).c_str() + "' is not available",
-                              "devices here: cpu");
-          Tensor t = is_tensor(x.ptr()) ? detach(unwrap(x.ptr())) : from_dlpack(x.ptr());
-          return copy.ptr() == Py_True ? clone(t) : t;
-        },
-        nb::arg("x"), nb::kw_only(), nb::arg("device").none() = none, nb::arg("copy").none() = none,
-        "A tensor on the memory of any DLPack producer (NumPy, PyTorch, JAX), without a copy.\n\nExample:\n"
-        "    >>> import numpy as np\n    >>> pb.from_dlpack(np.ones(2)).tolist()\n    [1.0, 1.0]");
+      .def(
+          "__array__", [](nb::handle self, nb::handle dtype, nb::handle copy) { return to_numpy(self, dtype, copy); },
+          nb::arg("dtype").none() = none, nb::arg("copy").none() = none)
+      .def(
+          "numpy", [](nb::handle self) { return to_numpy(self, nb::none(), nb::none()); },
+          "A NumPy array on the same memory. Writes through it are not tracked.\n\nExample:\n"
+          "    >>> pb.arange(3).numpy().tolist()\n    [0, 1, 2]");
+  m.def(
+      "from_dlpack",
+      [](nb::handle x, nb::handle device, nb::handle copy) {
+        if (!device.is_none() && std::strcmp(nb::str(device).c_str(), "cpu") != 0)
+          fail<DeviceError>("from_dlpack", std::string("device '") + nb::str(device).c_str() + "' is not available",
+                            "devices here: cpu");
+        Tensor t = is_tensor(x.ptr()) ? detach(unwrap(x.ptr())) : from_dlpack(x.ptr());
+        return copy.ptr() == Py_True ? clone(t) : t;
+      },
+      nb::arg("x"), nb::kw_only(), nb::arg("device").none() = none, nb::arg("copy").none() = none,
+      "A tensor on the memory of any DLPack producer (NumPy, PyTorch, JAX), without a copy.\n\nExample:\n"
+      "    >>> import numpy as np\n    >>> pb.from_dlpack(np.ones(2)).tolist()\n    [1.0, 1.0]");
   bind_objects(m);
 }
 

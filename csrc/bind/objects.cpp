@@ -37,7 +37,8 @@ nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& sha
   Tensor t = empty(shape, dtype);
   size_t bytes = size_t(t.size()) * size_t(itemsize(dtype));
   if (data.size() != bytes)
-    fail<ValueError>("pickle", std::to_string(data.size()) + " bytes do not fill shape " + to_string(shape), "the file is damaged", t);
+    fail<ValueError>("pickle", std::to_string(data.size()) + " bytes do not fill shape " + to_string(shape),
+                     "the file is damaged", t);
   std::memcpy(t.raw(), data.c_str(), bytes);
   t->wants_grad = requires_grad;
   return wrap_as(type, t);
@@ -46,7 +47,8 @@ nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& sha
 nb::tuple reduce(nb::handle self) {
   const Tensor& x = unwrap(self.ptr());
   nb::object make = nb::module_::import_("pullback._functions").attr("_rebuild");  // pickle wants a Python function
-  nb::object args = nb::make_tuple(self.type(), self.attr("tobytes")(), x.dtype(), shape_tuple(x.shape()), x->wants_grad);
+  nb::object args =
+      nb::make_tuple(self.type(), self.attr("tobytes")(), x.dtype(), shape_tuple(x.shape()), x->wants_grad);
   nb::object state = attributes(self);
   if (!nb::len(state)) return nb::make_tuple(make, args);
   return nb::make_tuple(make, args, state);
@@ -103,38 +105,47 @@ void bind_objects(nb::module_& m) {
   auto& c = static_cast<nb::class_<PyTensor>&>(cls);
   nb::class_<Rows>(m, "_Rows")
       .def("__iter__", [](nb::handle self) { return nb::borrow(self); })
-      .def("__next__", [](Rows& r) {
-        if (r.next >= r.x.shape()[0]) throw nb::stop_iteration();
-        return select(r.x, 0, r.next++);
-      })
+      .def("__next__",
+           [](Rows& r) {
+             if (r.next >= r.x.shape()[0]) throw nb::stop_iteration();
+             return select(r.x, 0, r.next++);
+           })
       .def("__length_hint__", [](const Rows& r) { return r.x.shape()[0] - r.next; });
-  c.def("__iter__", [](const PyTensor& x) {
-     if (x.t.ndim() == 0) fail<DTypeError>("iter", "a 0-d tensor cannot be iterated over", "use x.item()", x.t);
-     return Rows{x.t};
-   })
-      .def("__contains__", [](const PyTensor& x, const Operand& v) {
-        Tensor hits = x.t == v.t;
-        return item_int(reduce_call(find_reduce("any"), hits, {}, false, true)) != 0;
-      }, nb::arg("value"))
+  c.def("__iter__",
+        [](const PyTensor& x) {
+          if (x.t.ndim() == 0) fail<DTypeError>("iter", "a 0-d tensor cannot be iterated over", "use x.item()", x.t);
+          return Rows{x.t};
+        })
+      .def(
+          "__contains__",
+          [](const PyTensor& x, const Operand& v) {
+            Tensor hits = x.t == v.t;
+            return item_int(reduce_call(find_reduce("any"), hits, {}, false, true)) != 0;
+          },
+          nb::arg("value"))
       .def("__repr__", [](const PyTensor& x) { return repr_of(x.t); })
       .def("__format__", &format)
       .def("__reduce__", &reduce)
       .def("__copy__", &shallow_copy)
       .def("__deepcopy__", &deep_copy, nb::arg("memo"))
-      .def("__array_namespace__",
-           [](nb::handle, nb::handle version) {
-             if (!version.is_none()) {
-               std::string v = nb::str(version).c_str();
-               if (v != "2021.12" && v != "2022.12" && v != "2023.12" && v != "2024.12")
-                 fail<ValueError>("__array_namespace__", "version " + v + " of the array API is not provided", "use \"2024.12\"");
-             }
-             return nb::module_::import_("pullback");
-           },
-           nb::kw_only(), nb::arg("api_version").none() = nb::none())
-      .def("reshape", [](const PyTensor& x, const nb::args& shape) { return reshape(x.t, sizes_of(shape, "shape")); },
-           "The same elements in another shape, given as sizes or as one tuple.")
-      .def("permute_dims", [](const PyTensor& x, const nb::args& axes) { return permute(x.t, sizes_of(axes, "axes")); },
-           "The axes in another order, given one by one or as one tuple.");
+      .def(
+          "__array_namespace__",
+          [](nb::handle, nb::handle version) {
+            if (!version.is_none()) {
+              std::string v = nb::str(version).c_str();
+              if (v != "2021.12" && v != "2022.12" && v != "2023.12" && v != "2024.12")
+                fail<ValueError>("__array_namespace__", "version " + v + " of the array API is not provided",
+                                 "use \"2024.12\"");
+            }
+            return nb::module_::import_("pullback");
+          },
+          nb::kw_only(), nb::arg("api_version").none() = nb::none())
+      .def(
+          "reshape", [](const PyTensor& x, const nb::args& shape) { return reshape(x.t, sizes_of(shape, "shape")); },
+          "The same elements in another shape, given as sizes or as one tuple.")
+      .def(
+          "permute_dims", [](const PyTensor& x, const nb::args& axes) { return permute(x.t, sizes_of(axes, "axes")); },
+          "The axes in another order, given one by one or as one tuple.");
   c.attr("__array_priority__") = 1000;  // array + tensor is a tensor
   m.def("_rebuild", &rebuild);
 }

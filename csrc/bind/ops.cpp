@@ -1,12 +1,12 @@
 // The element-wise ops and reductions of the registry as Python callables. Nothing here names an op.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <structmember.h>
 
 #include <string>
 #include <unordered_map>
 
 #include "bind/caster.h"
-#include <structmember.h>
 #include "bind/random.h"
 #include "families/map.h"
 #include "families/reduce.h"
@@ -18,8 +18,7 @@ namespace {
 
 // A callable with its own vector call: positional tensors, then the op's constants by name or position.
 struct OpObject {
-  PyObject_HEAD
-  vectorcallfunc call;
+  PyObject_HEAD vectorcallfunc call;
   const MapOp* op;
   PyObject* names[kMaxArgs + 2];  // interned: constants, then "rng" or "saved"
   PyObject* name;
@@ -32,7 +31,8 @@ double to_double(PyObject* o, const MapOp& op, int i) {
   double v = PyFloat_AsDouble(o);
   if (v == -1.0 && PyErr_Occurred()) {
     PyErr_Clear();
-    fail<DTypeError>(op.name, "argument '" + std::string(op.args[i].name) + "' must be a number", "pass a Python float");
+    fail<DTypeError>(op.name, "argument '" + std::string(op.args[i].name) + "' must be a number",
+                     "pass a Python float");
   }
   return v;
 }
@@ -60,7 +60,8 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     weak = weak && in[i].weak();
   }
   if (weak)  // a Python number alone becomes a tensor of the default dtype
-    for (size_t i = 0; i < n; i++) in[i] = cast(detach(in[i]), is_float(in[i].dtype()) ? DType::F32 : in[i].dtype()), in[i]->weak = false;
+    for (size_t i = 0; i < n; i++)
+      in[i] = cast(detach(in[i]), is_float(in[i].dtype()) ? DType::F32 : in[i].dtype()), in[i]->weak = false;
   for (size_t i = n; i < nargs; i++) params[i - n] = to_double(args[i], op, int(i - n));
   size_t nkw = kwnames ? size_t(PyTuple_GET_SIZE(kwnames)) : 0;
   for (size_t i = 0; i < nkw; i++) {
@@ -68,17 +69,22 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     PyObject* value = args[nargs + i];
     int at = 0;
     while (at <= op.nargs && self->names[at] != key && PyUnicode_Compare(self->names[at], key) != 0) at++;
-    if (at < op.nargs) params[at] = to_double(value, op, at);
-    else if (at == op.nargs && op.random) rng = generator_of(value);
-    else if (at == op.nargs) check_saved(value, op);
-    else fail<DTypeError>(op.name, std::string("unexpected argument '") + PyUnicode_AsUTF8(key) + "'",
-                          "see help(pb." + std::string(op.name) + ")");
+    if (at < op.nargs)
+      params[at] = to_double(value, op, at);
+    else if (at == op.nargs && op.random)
+      rng = generator_of(value);
+    else if (at == op.nargs)
+      check_saved(value, op);
+    else
+      fail<DTypeError>(op.name, std::string("unexpected argument '") + PyUnicode_AsUTF8(key) + "'",
+                       "see help(pb." + std::string(op.name) + ")");
   }
   return wrap(map_call(op, {in, n}, params, rng));
 }
 
 PyObject* op_vectorcall(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames) {
-  return guarded([&] { return call_op(reinterpret_cast<OpObject*>(self), args, size_t(PyVectorcall_NARGS(nargsf)), kwnames); });
+  return guarded(
+      [&] { return call_op(reinterpret_cast<OpObject*>(self), args, size_t(PyVectorcall_NARGS(nargsf)), kwnames); });
 }
 
 PyObject* op_descr_get(PyObject* self, PyObject* obj, PyObject*) {
@@ -92,11 +98,10 @@ PyObject* op_repr(PyObject* self) {
   return PyUnicode_FromFormat("<pullback op %U>", reinterpret_cast<OpObject*>(self)->name);
 }
 
-PyMemberDef op_members[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(OpObject, call), READONLY, nullptr},
-    {"__name__", T_OBJECT_EX, offsetof(OpObject, name), READONLY, nullptr},
-    {"__doc__", T_OBJECT_EX, offsetof(OpObject, doc), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr}};
+PyMemberDef op_members[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(OpObject, call), READONLY, nullptr},
+                            {"__name__", T_OBJECT_EX, offsetof(OpObject, name), READONLY, nullptr},
+                            {"__doc__", T_OBJECT_EX, offsetof(OpObject, doc), READONLY, nullptr},
+                            {nullptr, 0, 0, 0, nullptr}};
 
 void make_op_type() {
   static PyType_Slot slots[] = {{Py_tp_call, reinterpret_cast<void*>(&PyVectorcall_Call)},
@@ -127,8 +132,7 @@ PyObject* make_op(const MapOp& op) {
   auto* o = PyObject_New(OpObject, op_type);
   o->call = &op_vectorcall;
   o->op = &op;
-  for (int i = 0; i < op.nargs; i++)
-    o->names[i] = PyUnicode_InternFromString(std::string(op.args[i].name).c_str());
+  for (int i = 0; i < op.nargs; i++) o->names[i] = PyUnicode_InternFromString(std::string(op.args[i].name).c_str());
   o->names[op.nargs] = PyUnicode_InternFromString(op.random ? "rng" : "saved");
   o->name = PyUnicode_FromString(std::string(op.name).c_str());
   o->doc = PyUnicode_FromString((signature(op) + "\n\n" + std::string(op.doc)).c_str());
@@ -138,46 +142,63 @@ PyObject* make_op(const MapOp& op) {
 void bind_reductions(nb::module_& m) {
   for (const ReduceOp* op : reduce_ops()) {
     if (op->name[0] == '_') continue;
-    m.def(std::string(op->name).c_str(),
-          [op](const Operand& x, const Axes& axis, bool keepdims) { return reduce_call(*op, x.t, axis.axes, keepdims, axis.all); },
-          nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
+    m.def(
+        std::string(op->name).c_str(),
+        [op](const Operand& x, const Axes& axis, bool keepdims) {
+          return reduce_call(*op, x.t, axis.axes, keepdims, axis.all);
+        },
+        nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
   }
 }
 
 // Reductions made of other ops; family Custom, since they have no struct of their own.
 void bind_compositions(nb::module_& m) {
   auto axes_or_all = [](const Tensor& x, const Axes& a) { return a.all ? all_axes(x) : a.axes; };
-  def_op(m, {"prod", "Custom", "prod(x, axis=None, keepdims=False)",
-             "Product over axes; integers and bools multiply in 64 bits.\n\nExample:\n"
-             "    >>> pb.prod(pb.asarray([2.0, 3.0])).item()\n    6.0"},
-         [=](const Operand& x, const Axes& axis, bool keepdims) { return prod(x.t, axes_or_all(x.t, axis), keepdims); },
-         nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
-  def_op(m, {"var", "Custom", "var(x, axis=None, *, correction=0.0, keepdims=False)",
-             "Variance over axes, divided by n - correction.\n\nExample:\n"
-             "    >>> pb.var(pb.asarray([1.0, 3.0])).item()\n    1.0"},
-         [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
-           return var(x.t, axes_or_all(x.t, axis), correction, keepdims);
-         },
-         nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false);
-  def_op(m, {"std", "Custom", "std(x, axis=None, *, correction=0.0, keepdims=False)",
-             "Standard deviation over axes: the root of var.\n\nExample:\n"
-             "    >>> pb.std(pb.asarray([1.0, 3.0]), correction=0).item()\n    1.0"},
-         [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
-           return std_dev(x.t, axes_or_all(x.t, axis), correction, keepdims);
-         },
-         nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0, nb::arg("keepdims") = false);
-  def_op(m, {"logsumexp", "Custom", "logsumexp(x, axis=None, keepdims=False)",
-             "log(sum(exp(x))), without overflow.\n\nExample:\n"
-             "    >>> pb.logsumexp(pb.asarray([1000.0, -1000.0])).item()\n    1000.0"},
-         [=](const Operand& x, const Axes& axis, bool keepdims) { return logsumexp(x.t, axes_or_all(x.t, axis), keepdims); },
-         nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
-  def_op(m, {"norm", "Custom", "norm(x, ord=2.0, axis=None, keepdims=False)",
-             "Vector norm of order ord (any number, inf, -inf; 0 counts); its gradient at 0 is 0.\n\nExample:\n"
-             "    >>> pb.norm(pb.asarray([3.0, 4.0])).item()\n    5.0"},
-         [=](const Operand& x, double ord, const Axes& axis, bool keepdims) {
-           return norm(x.t, ord, axes_or_all(x.t, axis), keepdims);
-         },
-         nb::arg("x"), nb::arg("ord") = 2.0, nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
+  def_op(
+      m,
+      {"prod", "Custom", "prod(x, axis=None, keepdims=False)",
+       "Product over axes; integers and bools multiply in 64 bits.\n\nExample:\n"
+       "    >>> pb.prod(pb.asarray([2.0, 3.0])).item()\n    6.0"},
+      [=](const Operand& x, const Axes& axis, bool keepdims) { return prod(x.t, axes_or_all(x.t, axis), keepdims); },
+      nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
+  def_op(
+      m,
+      {"var", "Custom", "var(x, axis=None, *, correction=0.0, keepdims=False)",
+       "Variance over axes, divided by n - correction.\n\nExample:\n"
+       "    >>> pb.var(pb.asarray([1.0, 3.0])).item()\n    1.0"},
+      [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
+        return var(x.t, axes_or_all(x.t, axis), correction, keepdims);
+      },
+      nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0,
+      nb::arg("keepdims") = false);
+  def_op(
+      m,
+      {"std", "Custom", "std(x, axis=None, *, correction=0.0, keepdims=False)",
+       "Standard deviation over axes: the root of var.\n\nExample:\n"
+       "    >>> pb.std(pb.asarray([1.0, 3.0]), correction=0).item()\n    1.0"},
+      [=](const Operand& x, const Axes& axis, double correction, bool keepdims) {
+        return std_dev(x.t, axes_or_all(x.t, axis), correction, keepdims);
+      },
+      nb::arg("x"), nb::arg("axis") = nb::none(), nb::kw_only(), nb::arg("correction") = 0.0,
+      nb::arg("keepdims") = false);
+  def_op(
+      m,
+      {"logsumexp", "Custom", "logsumexp(x, axis=None, keepdims=False)",
+       "log(sum(exp(x))), without overflow.\n\nExample:\n"
+       "    >>> pb.logsumexp(pb.asarray([1000.0, -1000.0])).item()\n    1000.0"},
+      [=](const Operand& x, const Axes& axis, bool keepdims) {
+        return logsumexp(x.t, axes_or_all(x.t, axis), keepdims);
+      },
+      nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
+  def_op(
+      m,
+      {"norm", "Custom", "norm(x, ord=2.0, axis=None, keepdims=False)",
+       "Vector norm of order ord (any number, inf, -inf; 0 counts); its gradient at 0 is 0.\n\nExample:\n"
+       "    >>> pb.norm(pb.asarray([3.0, 4.0])).item()\n    5.0"},
+      [=](const Operand& x, double ord, const Axes& axis, bool keepdims) {
+        return norm(x.t, ord, axes_or_all(x.t, axis), keepdims);
+      },
+      nb::arg("x"), nb::arg("ord") = 2.0, nb::arg("axis") = nb::none(), nb::arg("keepdims") = false);
 }
 
 nb::list table() {
@@ -248,8 +269,9 @@ void bind_ops(nb::module_& m) {
   bind_reductions(m);
   bind_compositions(m);
   m.def("ops", &table, "The registry: a list with one dict per op.");
-  m.def("op", [](std::string_view name) { return callable_of(find_map(name)); }, nb::arg("name"),
-        "The element-wise op of this name, also one that an extension registered after the import.");
+  m.def(
+      "op", [](std::string_view name) { return callable_of(find_map(name)); }, nb::arg("name"),
+      "The element-wise op of this name, also one that an extension registered after the import.");
 }
 
 }  // namespace pb::py

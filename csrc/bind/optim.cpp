@@ -65,7 +65,8 @@ void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins
       d.group(row, hyper, decay, nb::cast<bool>(t[4]));
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
-      const Tensor& x = checked_tensor(p, "optimizer");
+      if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
+      const Tensor& x = unwrap(p.ptr());
       auto item = [&](nb::handle list) {
         PyObject* g = PyList_GetItem(list.ptr(), at);
         if (!g) nb::raise_python_error();

@@ -22,7 +22,8 @@ uint64_t to_seed(nb::handle h) {
   uint64_t seed = PyLong_AsUnsignedLongLong(index.ptr());
   if (PyErr_Occurred()) {
     PyErr_Clear();
-    fail<ValueError>("seed", "must be in [0, 2^64), got " + std::string(nb::str(index).c_str()), "use a non-negative int");
+    fail<ValueError>("seed", "must be in [0, 2^64), got " + std::string(nb::str(index).c_str()),
+                     "use a non-negative int");
   }
   return seed;
 }
@@ -38,7 +39,8 @@ Tensor randint(int64_t low, int64_t high, const Dims& shape, DType dtype, Genera
   int64_t largest = bits_kept >= 63 ? INT64_MAX : (int64_t(1) << bits_kept) - 1;
   int64_t least = category(dtype) == Category::Signed ? -largest - 1 : 0;
   if (low < least || high - 1 > largest)
-    fail<ValueError>("randint", "[" + std::to_string(low) + ", " + std::to_string(high) + ") does not fit in " + dtype_name(dtype),
+    fail<ValueError>("randint",
+                     "[" + std::to_string(low) + ", " + std::to_string(high) + ") does not fit in " + dtype_name(dtype),
                      "use a wider dtype");
   Tensor out = empty(shape, DType::I64);
   int64_t n = out.size();
@@ -62,7 +64,7 @@ Tensor permutation(int64_t n, Generator& g) {
   auto* p = out.data<int64_t>();
   for (int64_t i = n - 1; i > 0; i--) {
     uint64_t word = uint64_t(bits[size_t(2 * i)]) << 32 | bits[size_t(2 * i + 1)];
-    auto j = int64_t((unsigned __int128)(word) * uint64_t(i + 1) >> 64);
+    auto j = int64_t((unsigned __int128)(word)*uint64_t(i + 1) >> 64);
     std::swap(p[i], p[j]);
   }
   return out;
@@ -71,41 +73,57 @@ Tensor permutation(int64_t n, Generator& g) {
 }  // namespace
 
 void bind_random(nb::module_& m) {
-  nb::class_<Generator>(m, "Generator", "A counter-based stream of random numbers (Philox 4x32-10).\n\nExample:\n    >>> g = pb.random.Generator(3)\n    >>> g.get_state()\n    (3, 0)")
-      .def("__init__", [](Generator* self, nb::handle seed) { new (self) Generator{to_seed(seed), 0}; }, nb::arg("seed") = 0)
+  nb::class_<Generator>(m, "Generator",
+                        "A counter-based stream of random numbers (Philox 4x32-10).\n\nExample:\n    >>> g = "
+                        "pb.random.Generator(3)\n    >>> g.get_state()\n    (3, 0)")
+      .def(
+          "__init__", [](Generator* self, nb::handle seed) { new (self) Generator{to_seed(seed), 0}; },
+          nb::arg("seed") = 0)
       .def("__getstate__", [](const Generator& g) { return std::pair(g.seed, g.offset); })
       .def("__setstate__", [](Generator& g, std::pair<uint64_t, uint64_t> s) { new (&g) Generator{s.first, s.second}; })
-      .def("get_state", [](const Generator& g) { return std::pair(g.seed, g.offset); }, "(seed, offset).")
-      .def("set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"), "Continues from what get_state gave.")
-      .def("reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"), "Skips n numbers; returns the counter before.")
+      .def(
+          "get_state", [](const Generator& g) { return std::pair(g.seed, g.offset); }, "(seed, offset).")
+      .def(
+          "set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"),
+          "Continues from what get_state gave.")
+      .def(
+          "reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"),
+          "Skips n numbers; returns the counter before.")
       .def_rw("seed", &Generator::seed, "The seed.")
       .def_rw("offset", &Generator::offset, "The counter: numbers drawn so far.");
-  m.def("default_generator", [] { return &default_generator(); }, nb::rv_policy::reference,
-        "The generator used where rng is None.");
-  m.def("manual_seed", [](nb::handle seed) { default_generator() = {to_seed(seed), 0}; }, nb::arg("seed"),
-        "Starts the default generator anew, with a seed in [0, 2^64).\n\nExample:\n"
-        "    >>> pb.manual_seed(7)\n    >>> a = pb.random.normal(3)\n    >>> pb.manual_seed(7)\n"
-        "    >>> a.tolist() == pb.random.normal(3).tolist()\n    True");
+  m.def(
+      "default_generator", [] { return &default_generator(); }, nb::rv_policy::reference,
+      "The generator used where rng is None.");
+  m.def(
+      "manual_seed", [](nb::handle seed) { default_generator() = {to_seed(seed), 0}; }, nb::arg("seed"),
+      "Starts the default generator anew, with a seed in [0, 2^64).\n\nExample:\n"
+      "    >>> pb.manual_seed(7)\n    >>> a = pb.random.normal(3)\n    >>> pb.manual_seed(7)\n"
+      "    >>> a.tolist() == pb.random.normal(3).tolist()\n    True");
   auto draw = [&](const char* name, const char* op, const char* a, const char* b) {
     const MapOp* row = &find_map(op);
-    m.def(name,
-          [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng) {
-            const double params[] = {x, y};
-            return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()));
-          },
-          nb::arg("shape"), nb::arg(a), nb::arg(b), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
-          "A draw with checked arguments; see pb.random.");
+    m.def(
+        name,
+        [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng) {
+          const double params[] = {x, y};
+          return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()));
+        },
+        nb::arg("shape"), nb::arg(a), nb::arg(b), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+        "A draw with checked arguments; see pb.random.");
   };
   draw("draw_normal", "_normal", "mean", "std");
   draw("draw_uniform", "_uniform", "low", "high");
   draw("draw_exponential", "_exponential", "rate", "unused");
   draw("draw_gumbel", "_gumbel", "loc", "scale");
-  m.def("draw_randint", [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng) {
-    return randint(low, high, shape, dtype, *generator_of(rng.ptr()));
-  }, nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
-        "Integers in [low, high); see pb.random.randint.");
-  m.def("draw_permutation", [](int64_t n, nb::handle rng) { return permutation(n, *generator_of(rng.ptr())); }, nb::arg("n"),
-        nb::arg("rng").none() = nb::none(), "0..n-1 in random order; see pb.random.permutation.");
+  m.def(
+      "draw_randint",
+      [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng) {
+        return randint(low, high, shape, dtype, *generator_of(rng.ptr()));
+      },
+      nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+      "Integers in [low, high); see pb.random.randint.");
+  m.def(
+      "draw_permutation", [](int64_t n, nb::handle rng) { return permutation(n, *generator_of(rng.ptr())); },
+      nb::arg("n"), nb::arg("rng").none() = nb::none(), "0..n-1 in random order; see pb.random.permutation.");
 }
 
 }  // namespace pb::py

@@ -156,7 +156,8 @@ class Printer {
     return x_.dtype() == DType::U64 ? std::to_string(uint64_t(v)) : std::to_string(v);
   }
 
-  template <class F> void visit(int axis, int64_t at, F f) const {
+  template <class F>
+  void visit(int axis, int64_t at, F f) const {
     if (axis == x_.ndim()) return f(at);
     for (int64_t i : shown(x_.shape()[axis], summary_))
       if (i >= 0) visit(axis + 1, at + i * x_.strides()[axis], f);

@@ -26,21 +26,24 @@ std::vector<Tensor> unstack(const Tensor& x, int64_t axis) {
     p.gin[0] = concat(parts, a);
   });
   for (int64_t i = 0; i < n; i++)
-    push_forward({x}, outs[size_t(i)], [a, i](const Tensor*, const Tensor* t, const Tensor&) { return with_copy(select(t[0], a, i)); });
+    push_forward({x}, outs[size_t(i)],
+                 [a, i](const Tensor*, const Tensor* t, const Tensor&) { return with_copy(select(t[0], a, i)); });
   return outs;
 }
 
 }  // namespace
 
 void bind_unstack(nb::module_& m) {
-  def_op(m, {"unstack", "Linear", "unstack(x, *, axis=0)",
-             "The slices of x along an axis, as a tuple of copies without that axis."},
-         [](const Operand& x, int64_t axis) {
-           nb::list parts;
-           for (const Tensor& t : unstack(x.t, axis)) parts.append(t);
-           return nb::tuple(parts);
-         },
-         nb::arg("x"), nb::kw_only(), nb::arg("axis") = 0);
+  def_op(
+      m,
+      {"unstack", "Linear", "unstack(x, *, axis=0)",
+       "The slices of x along an axis, as a tuple of copies without that axis."},
+      [](const Operand& x, int64_t axis) {
+        nb::list parts;
+        for (const Tensor& t : unstack(x.t, axis)) parts.append(t);
+        return nb::tuple(parts);
+      },
+      nb::arg("x"), nb::kw_only(), nb::arg("axis") = 0);
 }
 
 }  // namespace pb::py

@@ -4,7 +4,7 @@
 
 namespace pb {
 
-const char* isa_level();                         // "v2", "v3" or "v4"
-const void* isa_table(std::string_view unit);    // the unit's table of that level
+const char* isa_level();                       // "v2", "v3" or "v4"
+const void* isa_table(std::string_view unit);  // the unit's table of that level
 
 }  // namespace pb

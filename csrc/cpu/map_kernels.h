@@ -7,13 +7,15 @@
 
 namespace pb {
 
-template <class S> PB_FN ParamOf<S> narrow(const double* params, int n) {
+template <class S>
+PB_FN ParamOf<S> narrow(const double* params, int n) {
   ParamOf<S> k{};
   for (int i = 0; i < n; i++) k.v[i] = S(params[i]);
   return k;
 }
 
-template <class Op, class S> using OutOf = std::conditional_t<kMask<Op>, bool, S>;
+template <class Op, class S>
+using OutOf = std::conditional_t<kMask<Op>, bool, S>;
 
 // One loop: Scalars tells which inputs are a single value held in a register.
 template <class Op, class S, unsigned Scalars, size_t... J>
@@ -38,9 +40,12 @@ void fwd_kernel(void* out, const void* const* in, const double* params, int64_t 
   fwd_loop<Op, S, 0>(out, in, k, n, js);
 }
 
-template <unsigned Bit, unsigned Uses, class S> PB_FN S read(const S* p, int64_t i) {
-  if constexpr (Uses >> Bit & 1) return p[i];
-  else return S(0);
+template <unsigned Bit, unsigned Uses, class S>
+PB_FN S read(const S* p, int64_t i) {
+  if constexpr (Uses >> Bit & 1)
+    return p[i];
+  else
+    return S(0);
 }
 
 template <class Op, int I, class S, size_t... J>
@@ -59,26 +64,35 @@ void pull_kernel(void* out, const void* const* in, const double* params, int64_t
   pull_loop<Op, I, S>(out, in, narrow<S>(params, arg_count<Op>()), n, std::make_index_sequence<kInputs<Op>>{});
 }
 
-template <class Op, class S> constexpr MapKernels::Fn fwd_of() {
-  if constexpr (std::is_floating_point_v<S> ? Op::no_floats : !Op::integers) return nullptr;
-  else return &fwd_kernel<Op, S>;
+template <class Op, class S>
+constexpr MapKernels::Fn fwd_of() {
+  if constexpr (std::is_floating_point_v<S> ? Op::no_floats : !Op::integers)
+    return nullptr;
+  else
+    return &fwd_kernel<Op, S>;
 }
-template <class Op, int I, class S> constexpr MapKernels::Fn pull_of() {
-  if constexpr (I >= Op::inputs || !kDifferentiable<Op>) return nullptr;
-  else return &pull_kernel<Op, I, S>;
+template <class Op, int I, class S>
+constexpr MapKernels::Fn pull_of() {
+  if constexpr (I >= Op::inputs || !kDifferentiable<Op>)
+    return nullptr;
+  else
+    return &pull_kernel<Op, I, S>;
 }
 
-template <class Op> constexpr MapKernels map_kernels() {
+template <class Op>
+constexpr MapKernels map_kernels() {
   return {{fwd_of<Op, float>(), fwd_of<Op, double>(), fwd_of<Op, int64_t>(), fwd_of<Op, uint64_t>()},
           {{pull_of<Op, 0, float>(), pull_of<Op, 0, double>()},
            {pull_of<Op, 1, float>(), pull_of<Op, 1, double>()},
            {pull_of<Op, 2, float>(), pull_of<Op, 2, double>()}}};
 }
 
-template <int N> struct MapTable {
+template <int N>
+struct MapTable {
   MapKernels row[N];
 };
-template <class Unit, size_t... I> constexpr MapTable<int(sizeof...(I))> map_table(std::index_sequence<I...>) {
+template <class Unit, size_t... I>
+constexpr MapTable<int(sizeof...(I))> map_table(std::index_sequence<I...>) {
   return {{map_kernels<typename OpAt<Unit, int(I)>::type>()...}};
 }
 

@@ -11,10 +11,11 @@ namespace pb {
 
 inline constexpr int kLanes = 32;
 inline constexpr int64_t kBlock = 4096;
-inline constexpr int64_t kRowBlock = 512;   // rows summed before a merge, column case
-inline constexpr int64_t kColumns = 256;    // columns a thread takes at once
+inline constexpr int64_t kRowBlock = 512;  // rows summed before a merge, column case
+inline constexpr int64_t kColumns = 256;   // columns a thread takes at once
 
-template <class Op, class S> S reduce_block(const S* x, int64_t n) {
+template <class Op, class S>
+S reduce_block(const S* x, int64_t n) {
   S lane[kLanes];
   for (int j = 0; j < kLanes; j++) lane[j] = Op::template init<S>();
   int64_t i = 0;
@@ -26,7 +27,8 @@ template <class Op, class S> S reduce_block(const S* x, int64_t n) {
   return lane[0];
 }
 
-template <class Op, class S> S merge_tree(S* part, int64_t n) {
+template <class Op, class S>
+S merge_tree(S* part, int64_t n) {
   while (n > 1) {
     int64_t half = n / 2;
     for (int64_t i = 0; i < half; i++) part[i] = Op::merge(part[2 * i], part[2 * i + 1]);
@@ -36,7 +38,8 @@ template <class Op, class S> S merge_tree(S* part, int64_t n) {
   return part[0];
 }
 
-template <class Op, class S> struct RowJob {
+template <class Op, class S>
+struct RowJob {
   S* out;
   const S* x;
   S* part;
@@ -54,7 +57,8 @@ template <class Op, class S> struct RowJob {
   }
 };
 
-template <class Op, class S> void reduce_rows(S* out, const S* x, int64_t rows, int64_t n) {
+template <class Op, class S>
+void reduce_rows(S* out, const S* x, int64_t rows, int64_t n) {
   RowJob<Op, S> job{out, x, nullptr, n, (n + kBlock - 1) / kBlock};
   if (job.blocks <= 1) {
     pb_parallel_for(rows, 65536 / (n + 1) + 1, &RowJob<Op, S>::rows, &job);
@@ -65,7 +69,8 @@ template <class Op, class S> void reduce_rows(S* out, const S* x, int64_t rows, 
   for (int64_t r = 0; r < rows; r++) out[r] = Op::finish(merge_tree<Op>(job.part + r * job.blocks, job.blocks), S(n));
 }
 
-template <class Op, class S> struct ColumnJob {
+template <class Op, class S>
+struct ColumnJob {
   S* out;
   const S* x;
   int64_t n, inner, groups;
@@ -93,7 +98,8 @@ template <class Op, class S> struct ColumnJob {
   }
 };
 
-template <class Op, class S> void reduce_kernel(void* out, const void* x, int64_t outer, int64_t n, int64_t inner) {
+template <class Op, class S>
+void reduce_kernel(void* out, const void* x, int64_t outer, int64_t n, int64_t inner) {
   auto* o = static_cast<S*>(out);
   auto* in = static_cast<const S*>(x);
   if (inner == 1) return reduce_rows<Op>(o, in, outer, n);
@@ -103,17 +109,23 @@ template <class Op, class S> void reduce_kernel(void* out, const void* x, int64_
   pb_parallel_for(outer * groups, 65536 / work + 1, &ColumnJob<Op, S>::run, &job);
 }
 
-template <class Op, class S> constexpr ReduceKernels::Fn reduce_of() {
-  if constexpr (std::is_integral_v<S> && !Op::integers) return nullptr;
-  else return &reduce_kernel<Op, S>;
+template <class Op, class S>
+constexpr ReduceKernels::Fn reduce_of() {
+  if constexpr (std::is_integral_v<S> && !Op::integers)
+    return nullptr;
+  else
+    return &reduce_kernel<Op, S>;
 }
-template <int N> struct ReduceTable {
+template <int N>
+struct ReduceTable {
   ReduceKernels row[N];
 };
-template <class Op> constexpr ReduceKernels reduce_kernels() {
+template <class Op>
+constexpr ReduceKernels reduce_kernels() {
   return {{reduce_of<Op, float>(), reduce_of<Op, double>(), reduce_of<Op, int64_t>(), reduce_of<Op, uint64_t>()}};
 }
-template <class Unit, size_t... I> constexpr ReduceTable<int(sizeof...(I))> reduce_table(std::index_sequence<I...>) {
+template <class Unit, size_t... I>
+constexpr ReduceTable<int(sizeof...(I))> reduce_table(std::index_sequence<I...>) {
   return {{reduce_kernels<typename OpAt<Unit, int(I)>::type>()...}};
 }
 

@@ -22,12 +22,15 @@ namespace pb::cuda {
 inline constexpr int kThreads = 256;
 inline constexpr int kVec = 8;  // elements a thread takes at once: 16 bytes of a 16-bit type, twice 16 of float
 
-template <class Args> cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, void* stream, const Args& args) {
+template <class Args>
+cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, void* stream, const Args& args) {
   void* list[] = {const_cast<Args*>(&args)};
   return cudaLaunchKernel(kernel, grid, block, list, 0, static_cast<cudaStream_t>(stream));
 }
 
-PB_DEVICE float widen(uint16_t h, Type t) { return t == Type::F16 ? __half2float(__ushort_as_half(h)) : bf16_to_float(h); }
+PB_DEVICE float widen(uint16_t h, Type t) {
+  return t == Type::F16 ? __half2float(__ushort_as_half(h)) : bf16_to_float(h);
+}
 PB_DEVICE uint16_t narrow(float v, Type t) {
   return t == Type::F16 ? __half_as_ushort(__float2half_rn(v)) : float_to_bf16(v);
 }
@@ -38,9 +41,12 @@ PB_DEVICE float load_one(const void* p, Type t, int64_t i) {
   return widen(static_cast<const uint16_t*>(p)[i], t);
 }
 PB_DEVICE void store_one(void* p, Type t, int64_t i, float v) {
-  if (t == Type::F32) static_cast<float*>(p)[i] = v;
-  else if (t == Type::Bool) static_cast<uint8_t*>(p)[i] = v != 0.0f;
-  else static_cast<uint16_t*>(p)[i] = narrow(v, t);
+  if (t == Type::F32)
+    static_cast<float*>(p)[i] = v;
+  else if (t == Type::Bool)
+    static_cast<uint8_t*>(p)[i] = v != 0.0f;
+  else
+    static_cast<uint16_t*>(p)[i] = narrow(v, t);
 }
 
 // Elements i .. i + 7 of contiguous memory whose start is a multiple of 16 bytes; i is a multiple of 8.

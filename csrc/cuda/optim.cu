@@ -10,7 +10,8 @@ namespace {
 
 using optim::Decay;
 
-template <class Rule> PB_DEVICE auto step_of(const OptimArgs& a) {
+template <class Rule>
+PB_DEVICE auto step_of(const OptimArgs& a) {
   typename Rule::template Step<float> k;
   static_assert(sizeof k <= sizeof a.step);
   memcpy(&k, a.step, sizeof k);
@@ -58,12 +59,14 @@ __global__ void __launch_bounds__(kThreads) update_kernel(const __grid_constant_
   }
 }
 
-template <class Rule> OptimEntry entry_of() {
+template <class Rule>
+OptimEntry entry_of() {
   return {{reinterpret_cast<Kernel>(&update_kernel<Rule, Decay::None>),
            reinterpret_cast<Kernel>(&update_kernel<Rule, Decay::Coupled>),
            reinterpret_cast<Kernel>(&update_kernel<Rule, Decay::Decoupled>)}};
 }
-template <size_t... I> const OptimEntry* entries_of(std::index_sequence<I...>) {
+template <size_t... I>
+const OptimEntry* entries_of(std::index_sequence<I...>) {
   static const OptimEntry rows[] = {entry_of<typename optim::RuleAt<int(I)>::type>()...};
   return rows;
 }

@@ -14,14 +14,15 @@ namespace pb::cuda {
 namespace {
 
 constexpr int kReduces = __COUNTER__ - kFirstOp;
-constexpr int64_t kChunk = 16384;           // elements of a row that one block reduces
-constexpr int kWide = 32, kTall = 8;        // columns and row lanes of a block in the column case
+constexpr int64_t kChunk = 16384;     // elements of a row that one block reduces
+constexpr int kWide = 32, kTall = 8;  // columns and row lanes of a block in the column case
 
 // Chunks of a row; an empty row has one, which gives init.
 PB_FN int64_t chunks_of(int64_t n) { return n > kChunk ? (n + kChunk - 1) / kChunk : 1; }
 
 // A tree over the block's 256 values; thread 0 has the result.
-template <class Op> PB_DEVICE float merge_block(float v) {
+template <class Op>
+PB_DEVICE float merge_block(float v) {
   PB_SHARED(float, lane, [kThreads]);
   lane[threadIdx.x] = v;
   __syncthreads();
@@ -34,7 +35,8 @@ template <class Op> PB_DEVICE float merge_block(float v) {
 }
 
 // One chunk of one row a block. A row of one chunk is finished here, others leave a partial result.
-template <class Op> __global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ ReduceArgs a) {
+template <class Op>
+__global__ void __launch_bounds__(kThreads) rows_kernel(const __grid_constant__ ReduceArgs a) {
   int64_t chunks = chunks_of(a.n);
   int64_t row = int64_t(blockIdx.x) / chunks, begin = int64_t(blockIdx.x) % chunks * kChunk;
   int64_t end = a.n - begin < kChunk ? a.n : begin + kChunk, base = row * a.n;
@@ -56,12 +58,15 @@ template <class Op> __global__ void __launch_bounds__(kThreads) rows_kernel(cons
   for (i += threadIdx.x; i < end; i += kThreads) v = Op::step(v, load_one(a.x, a.in_type, base + i));
   v = merge_block<Op>(v);
   if (threadIdx.x != 0) return;
-  if (chunks > 1) a.partial[blockIdx.x] = v;
-  else store_one(a.out, a.out_type, row, float(Op::finish(v, float(a.n))));
+  if (chunks > 1)
+    a.partial[blockIdx.x] = v;
+  else
+    store_one(a.out, a.out_type, row, float(Op::finish(v, float(a.n))));
 }
 
 // Joins the partial results of one row a block.
-template <class Op> __global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ ReduceArgs a) {
+template <class Op>
+__global__ void __launch_bounds__(kThreads) merge_kernel(const __grid_constant__ ReduceArgs a) {
   int64_t chunks = chunks_of(a.n);
   float v = Op::template init<float>();
 #pragma unroll 1
@@ -71,7 +76,8 @@ template <class Op> __global__ void __launch_bounds__(kThreads) merge_kernel(con
 }
 
 // 32 neighbouring columns a block; eight lanes walk down each and are merged through shared memory.
-template <class Op> __global__ void __launch_bounds__(kThreads) columns_kernel(const __grid_constant__ ReduceArgs a) {
+template <class Op>
+__global__ void __launch_bounds__(kThreads) columns_kernel(const __grid_constant__ ReduceArgs a) {
   PB_SHARED(float, lane, [kTall][kWide]);
   int64_t groups = (a.inner + kWide - 1) / kWide;
   int64_t o = int64_t(blockIdx.x) / groups, column = int64_t(blockIdx.x) % groups * kWide + threadIdx.x % kWide;
@@ -91,11 +97,13 @@ template <class Op> __global__ void __launch_bounds__(kThreads) columns_kernel(c
   store_one(a.out, a.out_type, o * a.inner + column, float(Op::finish(lane[0][threadIdx.x], float(a.n))));
 }
 
-template <class Op> ReduceEntry entry_of() {
+template <class Op>
+ReduceEntry entry_of() {
   return {reinterpret_cast<Kernel>(&rows_kernel<Op>), reinterpret_cast<Kernel>(&merge_kernel<Op>),
           reinterpret_cast<Kernel>(&columns_kernel<Op>)};
 }
-template <size_t... I> const ReduceEntry* entries_of(std::index_sequence<I...>) {
+template <size_t... I>
+const ReduceEntry* entries_of(std::index_sequence<I...>) {
   static const ReduceEntry rows[] = {entry_of<typename OpAt<reductions_unit, int(I)>::type>()...};
   return rows;
 }

@@ -33,7 +33,8 @@ inline constexpr uint64_t kLayout =
 // Registers a row that was built with headers of layout `layout`; ValueError when the engine's differs.
 void add_row(const MapOp& row, uint64_t layout);
 
-template <class Op> void add_op(uint64_t layout = kLayout) {
+template <class Op>
+void add_op(uint64_t layout = kLayout) {
   static constexpr MapKernels kernels = map_kernels<Op>();
   MapOp row = map_row_of<Op>("extension");
   row.kernels = &kernels;

@@ -32,7 +32,8 @@ Shape replace_axes(const Shape& s, int axis, int span, const Shape& by) {
 }
 
 // f(begin, end) over pieces of [0, n), about 64 K units of `work` each at least.
-template <class F> void parallel(int64_t n, int64_t work, F f) {
+template <class F>
+void parallel(int64_t n, int64_t work, F f) {
   int64_t grain = n > 0 ? std::max<int64_t>(1, n / std::max<int64_t>(1, work >> 16)) : 1;
   pb_parallel_for(n, grain, [](void* c, int64_t b, int64_t e) { (*static_cast<F*>(c))(b, e); }, &f);
 }
@@ -42,23 +43,40 @@ Tensor raw_contiguous(const Tensor& t) {
   return t.contiguous() ? t : clone(t);
 }
 
-template <class F> void by_size(int bytes, F f) {
-  if (bytes == 1) f(uint8_t());
-  else if (bytes == 2) f(uint16_t());
-  else if (bytes == 4) f(uint32_t());
-  else f(uint64_t());
+template <class F>
+void by_size(int bytes, F f) {
+  if (bytes == 1)
+    f(uint8_t());
+  else if (bytes == 2)
+    f(uint16_t());
+  else if (bytes == 4)
+    f(uint32_t());
+  else
+    f(uint64_t());
 }
 
 // f(T()) with the type in which sums of this dtype run; 16-bit floats are summed by the caller in float32.
-template <class F> void by_number(const Tensor& t, const char* op, F f) {
+template <class F>
+void by_number(const Tensor& t, const char* op, F f) {
   switch (t.dtype()) {
-    case DType::F32: return f(float());
-    case DType::F64: return f(double());
-    case DType::I8: case DType::U8: return f(uint8_t());
-    case DType::I16: case DType::U16: return f(uint16_t());
-    case DType::I32: case DType::U32: return f(uint32_t());
-    case DType::I64: case DType::U64: return f(uint64_t());
-    default: fail<DTypeError>(op, "values of this dtype cannot be added", "cast with x.astype(pb.int64)", t);
+    case DType::F32:
+      return f(float());
+    case DType::F64:
+      return f(double());
+    case DType::I8:
+    case DType::U8:
+      return f(uint8_t());
+    case DType::I16:
+    case DType::U16:
+      return f(uint16_t());
+    case DType::I32:
+    case DType::U32:
+      return f(uint32_t());
+    case DType::I64:
+    case DType::U64:
+      return f(uint64_t());
+    default:
+      fail<DTypeError>(op, "values of this dtype cannot be added", "cast with x.astype(pb.int64)", t);
   }
 }
 
@@ -79,8 +97,9 @@ Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op) {
     int64_t v = p[j];
     negative = negative || v < 0;
     if (v < -n || v >= n || (wide && v < 0))
-      fail<IndexError>(op, "index " + (wide ? std::to_string(uint64_t(v)) : std::to_string(v)) +
-                               " is out of bounds for axis " + std::to_string(axis) + " with size " + std::to_string(n),
+      fail<IndexError>(op,
+                       "index " + (wide ? std::to_string(uint64_t(v)) : std::to_string(v)) +
+                           " is out of bounds for axis " + std::to_string(axis) + " with size " + std::to_string(n),
                        "indices run from -size to size - 1");
   }
   if (!negative) return i;
@@ -121,8 +140,8 @@ void raw_take(const Tensor& out, const Tensor& x, const Tensor& index, Around a)
   });
 }
 
-template <class T> void add_range(T* out, const T* v, const int64_t* idx, int64_t m, Around a, int64_t o, int64_t from,
-                                  int64_t to) {
+template <class T>
+void add_range(T* out, const T* v, const int64_t* idx, int64_t m, Around a, int64_t o, int64_t from, int64_t to) {
   for (int64_t j = 0; j < m; j++) {
     int64_t r = idx[j];
     if (r < from || r >= to) continue;
@@ -167,7 +186,8 @@ Tensor add_rows(const Tensor& values, const Tensor& index, int axis, int64_t n) 
   if (any_wants(values))
     record("add_rows", {values}, out, {Saved(index)},
            [axis](const Slots& s, const PullArgs& a) { a.gin[0] = take_rows(a.g[0], s[0], axis); });
-  push_forward({values}, out, [&](const Tensor*, const Tensor* t, const Tensor&) { return add_rows(t[0], index, axis, n); });
+  push_forward({values}, out,
+               [&](const Tensor*, const Tensor* t, const Tensor&) { return add_rows(t[0], index, axis, n); });
   return out;
 }
 
@@ -313,7 +333,8 @@ Tensor along_add(const Tensor& values, const Tensor& index, int axis, int64_t n)
   if (any_wants(values))
     record("scatter_add", {values}, out, {Saved(index)},
            [axis](const Slots& s, const PullArgs& a) { a.gin[0] = along(a.g[0], s[0], axis); });
-  push_forward({values}, out, [&](const Tensor*, const Tensor* t, const Tensor&) { return along_add(t[0], index, axis, n); });
+  push_forward({values}, out,
+               [&](const Tensor*, const Tensor* t, const Tensor&) { return along_add(t[0], index, axis, n); });
   return out;
 }
 
@@ -348,17 +369,18 @@ Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values,
   int a = normalize_axis(axis, x.ndim(), "scatter_add");
   int64_t n = x.shape()[a], m = indices.shape()[a];
   if (!values.weak() && category(values.dtype()) > category(x.dtype()))
-    fail<DTypeError>("scatter_add", "values of a higher kind cannot be added into x", "cast x or the values first", x, values);
+    fail<DTypeError>("scatter_add", "values of a higher kind cannot be added into x", "cast x or the values first", x,
+                     values);
   Shape s = common_but(x.shape(), indices.shape(), a, m, "scatter_add");
   Shape back = s;
   back[a] = n;
   if (!(back == x.shape()))
-    fail<ShapeError>("scatter_add", "the indices are larger than x beside the axis", "sizes beside the axis must be equal or 1",
-                     x, indices);
+    fail<ShapeError>("scatter_add", "the indices are larger than x beside the axis",
+                     "sizes beside the axis must be equal or 1", x, indices);
   Tensor i = index_rows(broadcast_to(indices, s), n, a, "scatter_add");
   if (!(broadcast(values.shape(), s, "scatter_add") == s))
-    fail<ShapeError>("scatter_add", "the values do not fit the indices", "the values must broadcast to the shape of the indices",
-                     indices, values);
+    fail<ShapeError>("scatter_add", "the values do not fit the indices",
+                     "the values must broadcast to the shape of the indices", indices, values);
   return x + along_add(cast(broadcast_to(values, s), x.dtype()), i, a, n);
 }
 
@@ -420,8 +442,8 @@ Tensor concat(const std::vector<Tensor>& parts, int64_t axis) {
     bool fits = t.ndim() == shape.size();
     for (int i = 0; fits && i < t.ndim(); i++) fits = i == a || t.shape()[i] == shape[i];
     if (!fits)
-      fail<ShapeError>("concat", "shapes differ beside axis " + std::to_string(a), "all sizes but that of the axis must be equal",
-                       parts[0], t);
+      fail<ShapeError>("concat", "shapes differ beside axis " + std::to_string(a),
+                       "all sizes but that of the axis must be equal", parts[0], t);
     if (__builtin_add_overflow(shape[a], t.shape()[a], &shape[a]))
       fail<ShapeError>("concat", "the joined size overflows", "join fewer tensors", t);
   }
@@ -433,7 +455,8 @@ Tensor concat(const std::vector<Tensor>& parts, int64_t axis) {
 
 Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value) {
   if (int(widths.size()) != x.ndim())
-    fail<ShapeError>("pad", std::to_string(widths.size()) + " pairs of widths for " + std::to_string(x.ndim()) + " axes",
+    fail<ShapeError>("pad",
+                     std::to_string(widths.size()) + " pairs of widths for " + std::to_string(x.ndim()) + " axes",
                      "give one pair per axis", x);
   Geometry inside{x.shape(), {}, 0};
   Shape shape = x.shape();
@@ -465,7 +488,8 @@ Tensor tile(const Tensor& x, const Dims& times) {
   for (int i = 0; i < n; i++) {
     int ix = i - (n - x.ndim()), it = i - (n - times.size());
     int64_t size = ix < 0 ? 1 : x.shape()[ix], k = it < 0 ? 1 : times[it], product;
-    if (k < 0) fail<ShapeError>("tile", "negative number of repetitions in " + to_string(times), "use counts of at least 0", x);
+    if (k < 0)
+      fail<ShapeError>("tile", "negative number of repetitions in " + to_string(times), "use counts of at least 0", x);
     if (__builtin_mul_overflow(size, k, &product))
       fail<ShapeError>("tile", "the size of axis " + std::to_string(i) + " overflows", "use fewer repetitions", x);
     split.push_back(1);

@@ -92,8 +92,8 @@ void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const
 
 Tensor staged(const Tensor& t, Compute c) { return t.dtype() == dtype_of(c) ? t : cast(detach(t), dtype_of(c)); }
 
-// a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n. With `onto`,
-// of the compute type and contiguous, the product is added to what stands there.
+// a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n. With
+// `onto`, of the compute type and contiguous, the product is added to what stands there.
 Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor& bias0, const Shape& batch,
                const Shape& out_shape, DType dtype, const Tensor& onto = Tensor()) {
   GradMode off(false);

@@ -160,8 +160,10 @@ struct MapCall {
     p.inputs = n + 2;
     p.in[0] = operand_of(g, out_shape);
     for (int j = 0; j < n; j++)
-      if (op.uses[i] >> j & 1) p.in[1 + j] = operand_of(x[j], out_shape);
-      else p.in[1 + j].single = false;
+      if (op.uses[i] >> j & 1)
+        p.in[1 + j] = operand_of(x[j], out_shape);
+      else
+        p.in[1 + j].single = false;
     int last = 1 + n;
     Tensor u;
     if (op.random) {
@@ -213,9 +215,12 @@ struct MapNode final : Node, MapCall, alloc::Recycled<MapNode> {
     for (int i = 0; i < n; i++) {
       if (!a.need(i)) continue;
       Tensor gi;
-      if (op.passes[i] == 1) gi = a.g[0];
-      else if (graph) gi = graph_pull(i, a.g[0], x, y);
-      else gi = fused_pull(i, broadcast >> i & 1 ? out_dtype : dtypes[i], a.g[0], x, y);
+      if (op.passes[i] == 1)
+        gi = a.g[0];
+      else if (graph)
+        gi = graph_pull(i, a.g[0], x, y);
+      else
+        gi = fused_pull(i, broadcast >> i & 1 ? out_dtype : dtypes[i], a.g[0], x, y);
       const Shape& shape = shape_of(i);
       if (!(gi.shape() == shape)) gi = sum_to_shape(gi, shape);
       a.gin[i] = gi.dtype() == dtypes[i] ? std::move(gi) : cast(gi, dtypes[i]);
@@ -317,9 +322,12 @@ Tensor push_map(const MapOp& op, int n, const Tensor* x, const Tensor* t, const 
   for (int i = 0; i < n; i++) {
     if (!t[i]) continue;
     Tensor d;
-    if (op.passes[i] == 1) d = t[i];
-    else if (fused) d = call.fused_pull(i, y.dtype(), t[i], x, y);
-    else d = op.pull[i](t[i], in, y, params);
+    if (op.passes[i] == 1)
+      d = t[i];
+    else if (fused)
+      d = call.fused_pull(i, y.dtype(), t[i], x, y);
+    else
+      d = op.pull[i](t[i], in, y, params);
     d = cast(broadcast_to(d, y.shape()), y.dtype());
     sum = sum ? sum + d : d;
   }
@@ -348,8 +356,10 @@ Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* param
   params = params_or_defaults(op, params, defaults);
   Typing t = typing_of(op, in);
   Tensor out;
-  if (in.size() == 1) out = empty(in[0].shape(), t.result);
-  else if (in.size() == 2 && in[0].shape() == in[1].shape()) out = empty(in[0].shape(), t.result);
+  if (in.size() == 1)
+    out = empty(in[0].shape(), t.result);
+  else if (in.size() == 2 && in[0].shape() == in[1].shape())
+    out = empty(in[0].shape(), t.result);
   else {
     Shape shape;
     for (const Tensor& x : in) shape = broadcast(shape, x.shape(), op.name.data());
@@ -370,7 +380,8 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
   check_writable(target, op.name.data());
   Typing t = typing_of(op, in);
   if (!op.mask && category(t.result) > category(target.dtype()))
-    fail<DTypeError>(op.name, std::string("the result is ") + dtype_name(t.result) + ", which the target cannot hold in place",
+    fail<DTypeError>(op.name,
+                     std::string("the result is ") + dtype_name(t.result) + ", which the target cannot hold in place",
                      "use the out-of-place form", target);
   Shape shape = target.shape();
   for (const Tensor& x : in)

@@ -44,7 +44,8 @@ struct MapOp {
 };
 
 const MapOp& find_map(std::string_view name);  // DTypeError-free: an unknown name is a programming error
-template <class Op> const MapOp& map_row() {
+template <class Op>
+const MapOp& map_row() {
   static const MapOp& row = find_map(Op::name);
   return row;
 }
@@ -52,9 +53,9 @@ const std::vector<const MapOp*>& map_ops();
 void add_map(const MapOp& row);  // extensions register here
 
 // y = op(in...). `params` holds nargs doubles (null: the defaults).
-Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params = nullptr,
-                Generator* rng = nullptr);
-template <class Op, class... T> Tensor map_call_of(const T&... in) {
+Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params = nullptr, Generator* rng = nullptr);
+template <class Op, class... T>
+Tensor map_call_of(const T&... in) {
   const Tensor list[] = {in...};
   return map_call(map_row<Op>(), list);
 }
@@ -69,8 +70,8 @@ void map_fill(const Tensor& t, const void* value, Compute c);  // value of type 
 void map_read(const Tensor& t, void* value, Compute c);        // first element
 void map_add_into(const Tensor& acc, const Tensor& x);         // acc += x, acc contiguous
 bool all_finite(const Tensor& t);
-Tensor cast(const Tensor& t, DType dtype);                     // differentiable; the same tensor when equal
-Tensor contiguous(const Tensor& t);                            // differentiable; the same tensor when it is
+Tensor cast(const Tensor& t, DType dtype);  // differentiable; the same tensor when equal
+Tensor contiguous(const Tensor& t);         // differentiable; the same tensor when it is
 DType result_dtype(std::span<const Tensor> in, const char* op, unsigned promotes = ~0u);
 Tensor uniform_of(RandomState state, const Shape& shape, DType dtype);
 

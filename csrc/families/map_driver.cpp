@@ -37,7 +37,8 @@ void coalesce(MapPlan& p) {
 }
 
 // Calls f(address, stride, count) for the runs of an operand that cover elements [first, first + n).
-template <class F> void walk(const MapOperand& o, const Shape& shape, int64_t first, int64_t n, F f) {
+template <class F>
+void walk(const MapOperand& o, const Shape& shape, int64_t first, int64_t n, F f) {
   int nd = shape.size();
   int item = itemsize(o.dtype);
   if (nd == 0) {
@@ -150,7 +151,8 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
   bool all_direct = p.out.direct && !p.random;
   for (int j = 0; j < p.inputs; j++) {
     bool in_register = scalars >> j & 1;
-    if (p.in[j].single && in_register) in[j] = singles.value[j];
+    if (p.in[j].single && in_register)
+      in[j] = singles.value[j];
     else if (p.in[j].single) {
       splat(tiles.in[j], singles.value[j], p.compute);
       in[j] = tiles.in[j];
@@ -252,8 +254,10 @@ void run_plan(MapPlan& p) {
     const Job& j = *static_cast<Job*>(ctx);
     run_range(j.p, j.s, j.scalars, begin, end);
   };
-  if (p.size <= kGrain) body(&job, 0, p.size);
-  else pb_parallel_for(p.size, kGrain, body, &job);
+  if (p.size <= kGrain)
+    body(&job, 0, p.size);
+  else
+    pb_parallel_for(p.size, kGrain, body, &job);
 }
 
 // ---- raw helpers
@@ -301,16 +305,19 @@ void copy_into(const Tensor& dst, const Tensor& src) {
   job.s = plan.in[0];
   job.d = plan.out;
   job.shape = plan.shape;
-  pb_parallel_for(dst.size(), kGrain, [](void* ctx, int64_t begin, int64_t end) {
-    const Job& j = *static_cast<Job*>(ctx);
-    const CastKernels& k = cast_kernels();
-    alignas(64) char tile[kTile * 8];
-    for (int64_t at = begin; at < end; at += kTile) {
-      int64_t n = end - at < kTile ? end - at : kTile;
-      gather(k, j.c, j.s, j.shape, at, n, tile);
-      scatter(k, j.c, j.d, j.shape, at, n, tile);
-    }
-  }, &job);
+  pb_parallel_for(
+      dst.size(), kGrain,
+      [](void* ctx, int64_t begin, int64_t end) {
+        const Job& j = *static_cast<Job*>(ctx);
+        const CastKernels& k = cast_kernels();
+        alignas(64) char tile[kTile * 8];
+        for (int64_t at = begin; at < end; at += kTile) {
+          int64_t n = end - at < kTile ? end - at : kTile;
+          gather(k, j.c, j.s, j.shape, at, n, tile);
+          scatter(k, j.c, j.d, j.shape, at, n, tile);
+        }
+      },
+      &job);
 }
 
 Tensor uniform_of(RandomState state, const Shape& shape, DType dtype) {

@@ -13,9 +13,9 @@ inline constexpr int64_t kGrain = 65536;
 struct MapOperand {
   char* data = nullptr;
   DType dtype = DType::F32;
-  Strides strides;       // in elements, for the iteration shape
-  bool single = false;   // one value for all
-  bool direct = false;   // contiguous in the compute type: the kernel reads it in place
+  Strides strides;      // in elements, for the iteration shape
+  bool single = false;  // one value for all
+  bool direct = false;  // contiguous in the compute type: the kernel reads it in place
 };
 
 struct MapPlan {

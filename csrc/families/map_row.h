@@ -12,11 +12,13 @@ Tensor graph_pull_of(const Tensor& g, const Tensor* in, const Tensor& out, const
   for (int i = 0; i < arg_count<Op>(); i++) k.v[i] = params[i];
   return call_pull<Op, I, Tensor>(k, g, out, in[J]...);
 }
-template <class Op, int I> Tensor graph_pull(const Tensor& g, const Tensor* in, const Tensor& out, const double* params) {
+template <class Op, int I>
+Tensor graph_pull(const Tensor& g, const Tensor* in, const Tensor& out, const double* params) {
   return graph_pull_of<Op, I>(g, in, out, params, std::make_index_sequence<kInputs<Op>>{});
 }
 
-template <class Op> MapOp map_row_of(const char* unit) {
+template <class Op>
+MapOp map_row_of(const char* unit) {
   MapOp r;
   r.name = Op::name;
   r.doc = Op::doc;
@@ -41,7 +43,8 @@ template <class Op> MapOp map_row_of(const char* unit) {
   return r;
 }
 
-template <class Unit, size_t... I> std::vector<MapOp> map_rows(const char* unit, std::index_sequence<I...>) {
+template <class Unit, size_t... I>
+std::vector<MapOp> map_rows(const char* unit, std::index_sequence<I...>) {
   return {map_row_of<typename OpAt<Unit, int(I)>::type>(unit)...};
 }
 

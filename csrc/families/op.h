@@ -25,48 +25,65 @@ struct Arg {
 struct Domain {
   double lo = -3, hi = 3;
 };
-inline constexpr int kMaxArgs = 8;    // 64 bytes of constants per op
+inline constexpr int kMaxArgs = 8;  // 64 bytes of constants per op
 inline constexpr int kMaxInputs = 3;
 
 // The constants of one call in the scalar type of V.
-template <class V> struct ParamOf {
+template <class V>
+struct ParamOf {
   ScalarOf<V> v[kMaxArgs];
   PB_FN V operator[](int i) const { return V(v[i]); }
 };
 
-template <int N> struct Map {
+template <int N>
+struct Map {
   static constexpr int inputs = N;
   static constexpr Domain domain{};
   static constexpr bool integers = false, no_floats = false, zero_derivative = false, no_derivative = false,
                         random = false;
 };
 
-template <class Op> constexpr int arg_count() {
-  if constexpr (requires { Op::args; }) return int(sizeof(Op::args) / sizeof(Arg));
-  else return 0;
+template <class Op>
+constexpr int arg_count() {
+  if constexpr (requires { Op::args; })
+    return int(sizeof(Op::args) / sizeof(Arg));
+  else
+    return 0;
 }
-template <class Op> constexpr int kInputs = Op::inputs + (Op::random ? 1 : 0);
+template <class Op>
+constexpr int kInputs = Op::inputs + (Op::random ? 1 : 0);
 
 // Calls Op::fwd with or without the constants.
-template <class Op, class V, class... X> PB_FN auto call_fwd(const ParamOf<V>& k, X... x) {
-  if constexpr (requires { Op::template fwd<V>(x..., k); }) return Op::template fwd<V>(x..., k);
-  else return Op::template fwd<V>(x...);
+template <class Op, class V, class... X>
+PB_FN auto call_fwd(const ParamOf<V>& k, X... x) {
+  if constexpr (requires { Op::template fwd<V>(x..., k); })
+    return Op::template fwd<V>(x..., k);
+  else
+    return Op::template fwd<V>(x...);
 }
 
-template <class Op> constexpr bool kFromOutput = requires(double g, double y, ParamOf<double> k) {
+template <class Op>
+constexpr bool kFromOutput = requires(double g, double y, ParamOf<double> k) {
   Op::template pull_y<double>(g, y, k);
 } || requires(double g, double y) { Op::template pull_y<double>(g, y); };
 
 // Bit j: the pull of input I reads input j. Bit 7: it reads the output.
-template <class Op, int I> constexpr unsigned uses() {
-  if constexpr (kFromOutput<Op>) return 128u;
-  else if constexpr (requires { Op::uses; }) return Op::uses[I];
-  else return (1u << kInputs<Op>)-1u;
+template <class Op, int I>
+constexpr unsigned uses() {
+  if constexpr (kFromOutput<Op>)
+    return 128u;
+  else if constexpr (requires { Op::uses; })
+    return Op::uses[I];
+  else
+    return (1u << kInputs<Op>)-1u;
 }
 // +1 or -1: the pull of input I hands the cotangent on, with that sign; no kernel runs for +1.
-template <class Op, int I> constexpr int passes() {
-  if constexpr (requires { Op::passes; }) return Op::passes[I];
-  else return 0;
+template <class Op, int I>
+constexpr int passes() {
+  if constexpr (requires { Op::passes; })
+    return Op::passes[I];
+  else
+    return 0;
 }
 
 template <class Op, int I, class V, class... X>
@@ -77,16 +94,22 @@ PB_FN V derived_pull(V g, const ParamOf<V>& k, X... x) {
   int at = 0;
   auto lift = [&](V v) { return at++ == I ? D{v, V(1)} : D{v, V(0)}; };
   D in[] = {lift(x)...};
-  if constexpr (sizeof...(X) == 1) return g * call_fwd<Op, D>(kd, in[0]).d;
-  else if constexpr (sizeof...(X) == 2) return g * call_fwd<Op, D>(kd, in[0], in[1]).d;
-  else return g * call_fwd<Op, D>(kd, in[0], in[1], in[2]).d;
+  if constexpr (sizeof...(X) == 1)
+    return g * call_fwd<Op, D>(kd, in[0]).d;
+  else if constexpr (sizeof...(X) == 2)
+    return g * call_fwd<Op, D>(kd, in[0], in[1]).d;
+  else
+    return g * call_fwd<Op, D>(kd, in[0], in[1], in[2]).d;
 }
 
 // The cotangent of input I. `y` is read only by pull_y.
-template <class Op, int I, class V, class... X> PB_FN V call_pull(const ParamOf<V>& k, V g, V y, X... x) {
+template <class Op, int I, class V, class... X>
+PB_FN V call_pull(const ParamOf<V>& k, V g, V y, X... x) {
   if constexpr (kFromOutput<Op>) {
-    if constexpr (requires { Op::template pull_y<V>(g, y, k); }) return Op::template pull_y<V>(g, y, k);
-    else return Op::template pull_y<V>(g, y);
+    if constexpr (requires { Op::template pull_y<V>(g, y, k); })
+      return Op::template pull_y<V>(g, y, k);
+    else
+      return Op::template pull_y<V>(g, y);
   } else if constexpr (requires { Op::template pull<V>(g, x..., k); }) {
     return Op::template pull<V>(g, x..., k);
   } else if constexpr (requires { Op::template pull<V>(g, x...); }) {
@@ -100,22 +123,25 @@ template <class Op, int I, class V, class... X> PB_FN V call_pull(const ParamOf<
   }
 }
 
-template <class Op> constexpr bool kMask = requires { Op::mask; };  // the result is a truth value
+template <class Op>
+constexpr bool kMask = requires { Op::mask; };  // the result is a truth value
 
-template <class Op> constexpr bool kDifferentiable =
-    !Op::no_derivative && !Op::zero_derivative && !Op::no_floats && !kMask<Op>;
+template <class Op>
+constexpr bool kDifferentiable = !Op::no_derivative && !Op::zero_derivative && !Op::no_floats && !kMask<Op>;
 
 // Ops of one file are numbered by PB_OP in the order of the text. The unit that includes the file defines PB_UNIT to a
 // tag of its own, so that two units never share a specialisation.
-template <class Unit, int I> struct OpAt;
+template <class Unit, int I>
+struct OpAt;
 
 }  // namespace pb
 
 #ifndef PB_UNIT
 #define PB_OP(Op)
 #else
-#define PB_OP(Op)                                            \
-  template <> struct OpAt<PB_UNIT, __COUNTER__ - kFirstOp> { \
-    using type = Op;                                         \
+#define PB_OP(Op)                                \
+  template <>                                    \
+  struct OpAt<PB_UNIT, __COUNTER__ - kFirstOp> { \
+    using type = Op;                             \
   };
 #endif

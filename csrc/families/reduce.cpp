@@ -36,7 +36,7 @@ struct Split {
   Dims reduced;      // 0/1 per axis
   Shape kept_shape;  // with the axes as size 1
   Shape out_shape;
-  int64_t n = 1;     // elements of a slice
+  int64_t n = 1;  // elements of a slice
 };
 
 Split split_of(const Tensor& x, const Dims& axes, bool keepdims, const char* op) {
@@ -44,8 +44,7 @@ Split split_of(const Tensor& x, const Dims& axes, bool keepdims, const char* op)
   s.reduced = Dims(x.ndim(), 0);
   for (int64_t a : axes) {
     int i = normalize_axis(a, x.ndim(), op);
-    if (s.reduced[i])
-      fail<ShapeError>(op, "axis " + std::to_string(a) + " is named twice", "name each axis once", x);
+    if (s.reduced[i]) fail<ShapeError>(op, "axis " + std::to_string(a) + " is named twice", "name each axis once", x);
     s.reduced[i] = 1;
   }
   for (int i = 0; i < x.ndim(); i++) {
@@ -112,7 +111,8 @@ Tensor run(const ReduceOp& op, const Tensor& x, const Split& s, DType result) {
 }  // namespace
 
 // g split equally over the marked positions: the axes where g has size 1 are the reduced ones.
-template <> Tensor shared<Tensor>(const Tensor& g, const Tensor& w) {
+template <>
+Tensor shared<Tensor>(const Tensor& g, const Tensor& w) {
   Dims axes;
   for (int i = 0; i < w.ndim(); i++)
     if (g.shape()[i] == 1 && w.shape()[i] != 1) axes.push_back(i);
@@ -147,12 +147,20 @@ Tensor reduce_call(const ReduceOp& op, const Tensor& x, const Dims& axes, bool k
   return out;
 }
 
-Tensor sum(const Tensor& x, const Dims& axes, bool keepdims) { return reduce_call(find_reduce("sum"), x, axes, keepdims); }
+Tensor sum(const Tensor& x, const Dims& axes, bool keepdims) {
+  return reduce_call(find_reduce("sum"), x, axes, keepdims);
+}
 Tensor sum(const Tensor& x) { return reduce_call(find_reduce("sum"), x, {}, false, true); }
-Tensor mean(const Tensor& x, const Dims& axes, bool keepdims) { return reduce_call(find_reduce("mean"), x, axes, keepdims); }
+Tensor mean(const Tensor& x, const Dims& axes, bool keepdims) {
+  return reduce_call(find_reduce("mean"), x, axes, keepdims);
+}
 Tensor mean(const Tensor& x) { return reduce_call(find_reduce("mean"), x, {}, false, true); }
-Tensor max_over(const Tensor& x, const Dims& axes, bool keepdims) { return reduce_call(find_reduce("max"), x, axes, keepdims); }
-Tensor min_over(const Tensor& x, const Dims& axes, bool keepdims) { return reduce_call(find_reduce("min"), x, axes, keepdims); }
+Tensor max_over(const Tensor& x, const Dims& axes, bool keepdims) {
+  return reduce_call(find_reduce("max"), x, axes, keepdims);
+}
+Tensor min_over(const Tensor& x, const Dims& axes, bool keepdims) {
+  return reduce_call(find_reduce("min"), x, axes, keepdims);
+}
 
 Tensor rows_of(const Tensor& x, const Dims& axes) {
   Split s = split_of(x, axes, false, "rows");
@@ -180,7 +188,8 @@ Tensor prod(const Tensor& x, const Dims& axes, bool keepdims) {
     Tensor folded = slice(r, last, 0, half) * slice(r, last, half, half);
     if (n & 1) {
       Tensor head = slice(folded, last, 0, 1) * slice(r, last, n - 1, 1);
-      if (half == 1) folded = head;
+      if (half == 1)
+        folded = head;
       else {
         Tensor whole = with_copy(folded);
         assign(slice(whole, last, 0, 1), head, "prod");

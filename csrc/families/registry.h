@@ -7,8 +7,8 @@
 namespace pb {
 
 struct OpInfo {
-  std::string_view name, family;       // family: Row, Linear, View or Custom
-  std::string_view signature, doc;     // "softmax(x, axis=-1)"
+  std::string_view name, family;         // family: Row, Linear, View or Custom
+  std::string_view signature, doc;       // "softmax(x, axis=-1)"
   std::string_view derivative = "pull";  // "pull" or "none"
 };
 void add_info(const OpInfo& info);

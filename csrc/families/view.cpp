@@ -82,8 +82,7 @@ Tensor outside(const Tensor& x, const Geometry& base, const Geometry& v) {
     copy_into(out, x);
     if (count(v.shape)) copy_into(alias(buffer, v.shape, v.strides, v.offset - lo), zeros({}, x.dtype()));
   }
-  if (any_wants(x))
-    record("outside", {x}, out, [base, v](const PullArgs& a) { a.gin[0] = outside(a.g[0], base, v); });
+  if (any_wants(x)) record("outside", {x}, out, [base, v](const PullArgs& a) { a.gin[0] = outside(a.g[0], base, v); });
   push_forward({x}, out, [&](const Tensor*, const Tensor* t, const Tensor&) { return outside(t[0], base, v); });
   return out;
 }
@@ -97,7 +96,8 @@ Tensor window(const Tensor& t, const Geometry& v) {
 }
 
 // Records `out` as a view of t with its own pull; tangents go through the same map.
-template <class Pull, class Again> Tensor finish(const char* op, const Tensor& t, Tensor out, Pull pull, Again again) {
+template <class Pull, class Again>
+Tensor finish(const char* op, const Tensor& t, Tensor out, Pull pull, Again again) {
   if (any_wants(t)) record(op, {t}, out, [pull](const PullArgs& a) { a.gin[0] = pull(a.g[0]); });
   push_forward({t}, out, [&](const Tensor*, const Tensor* d, const Tensor&) { return again(d[0]); });
   return out;
@@ -105,8 +105,9 @@ template <class Pull, class Again> Tensor finish(const char* op, const Tensor& t
 
 // The window `memory` of t's storage, whose map is that of the window v on a tensor laid out as `base`.
 Tensor mapped_view(const Tensor& t, const Geometry& memory, const Geometry& base, const Geometry& v, const char* op) {
-  return finish(op, t, window(t, memory), [base, v](const Tensor& g) { return place(g, base, v); },
-                [&](const Tensor& d) { return take_view(d, base, v); });
+  return finish(
+      op, t, window(t, memory), [base, v](const Tensor& g) { return place(g, base, v); },
+      [&](const Tensor& d) { return take_view(d, base, v); });
 }
 
 }  // namespace
@@ -126,8 +127,10 @@ void refresh_view(const Tensor& t) {
   Tensor fresh = alias(t, v.shape, v.strides, v.offset);
   GradMode on(true);
   record("view", {base}, fresh, [b, v](const PullArgs& a) { a.gin[0] = place(a.g[0], b, v); });
-  if (fresh->node) attach(t, fresh->node, 0);
-  else drop(std::exchange(t->node, nullptr));
+  if (fresh->node)
+    attach(t, fresh->node, 0);
+  else
+    drop(std::exchange(t->node, nullptr));
   t->meta->tangents.clear();
   push_forward({base}, t, [&](const Tensor*, const Tensor* d, const Tensor&) { return take_view(d[0], b, v); });
 }
@@ -172,14 +175,18 @@ bool view_strides(const Tensor& t, const Shape& shape, Strides& out) {
     int i0 = i, j0 = j;
     int64_t a = i < nd ? t.shape()[i++] : 1, b = j < shape.size() ? shape[j++] : 1;
     while (a != b)
-      if (a < b) a *= t.shape()[i++];
-      else b *= shape[j++];
+      if (a < b)
+        a *= t.shape()[i++];
+      else
+        b *= shape[j++];
     int64_t stride = 1;
     bool first = true;
     for (int d = i - 1; d >= i0; d--) {
       if (t.shape()[d] == 1) continue;
-      if (first) stride = t.strides()[d], first = false;
-      else if (t.strides()[d] != stride) return false;
+      if (first)
+        stride = t.strides()[d], first = false;
+      else if (t.strides()[d] != stride)
+        return false;
       stride = t.strides()[d] * t.shape()[d];
     }
     int64_t step = 1;
@@ -203,9 +210,9 @@ Tensor reshape(const Tensor& t, const Shape& wanted) {
   Strides strides;
   Shape before = t.shape();
   if (!view_strides(t, shape, strides)) return reshape(contiguous(t), shape);
-  return finish("reshape", t, window(t, {shape, strides, t->offset}),
-                [before](const Tensor& g) { return reshape(g, before); },
-                [&](const Tensor& d) { return reshape(d, shape); });
+  return finish(
+      "reshape", t, window(t, {shape, strides, t->offset}), [before](const Tensor& g) { return reshape(g, before); },
+      [&](const Tensor& d) { return reshape(d, shape); });
 }
 
 Tensor permute(const Tensor& t, const Dims& axes) {
@@ -225,8 +232,9 @@ Tensor permute(const Tensor& t, const Dims& axes) {
     v.shape[i] = t.shape()[a];
     v.strides[i] = t.strides()[a];
   }
-  return finish("permute_dims", t, window(t, v), [inverse](const Tensor& g) { return permute(g, inverse); },
-                [&](const Tensor& d) { return permute(d, order); });
+  return finish(
+      "permute_dims", t, window(t, v), [inverse](const Tensor& g) { return permute(g, inverse); },
+      [&](const Tensor& d) { return permute(d, order); });
 }
 
 Tensor swap_axes(const Tensor& t, int64_t a, int64_t b) {
@@ -267,8 +275,9 @@ Tensor broadcast_to(const Tensor& t, const Shape& shape) {
   Shape before = t.shape();
   Tensor out = window(t, {shape, broadcast_strides(t.shape(), t.strides(), shape), t->offset});
   out->weak = t.weak();
-  return finish("broadcast_to", t, out, [before](const Tensor& g) { return sum_to_shape(g, before); },
-                [&](const Tensor& d) { return broadcast_to(d, shape); });
+  return finish(
+      "broadcast_to", t, out, [before](const Tensor& g) { return sum_to_shape(g, before); },
+      [&](const Tensor& d) { return broadcast_to(d, shape); });
 }
 
 Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
@@ -278,8 +287,10 @@ Tensor sum_to_shape(const Tensor& t, const Shape& shape) {
   int shift = t.ndim() - shape.size();
   bool grow = false;
   for (int i = 0; i < t.ndim(); i++) {
-    if (i < shift || (shape[i - shift] == 1 && t.shape()[i] != 1)) axes.push_back(i);
-    else if (shape[i - shift] != t.shape()[i]) grow = true;
+    if (i < shift || (shape[i - shift] == 1 && t.shape()[i] != 1))
+      axes.push_back(i);
+    else if (shape[i - shift] != t.shape()[i])
+      grow = true;
   }
   if (grow) return broadcast_to(t, shape);
   return reshape(axes.size() ? sum(t, axes, true) : t, shape);
@@ -292,8 +303,9 @@ Tensor flip(const Tensor& t, const Dims& axes) {
     if (v.shape[a] > 0) v.offset += (v.shape[a] - 1) * v.strides[a];
     v.strides[a] = -v.strides[a];
   }
-  return finish("flip", t, window(t, v), [axes](const Tensor& g) { return flip(g, axes); },
-                [&](const Tensor& d) { return flip(d, axes); });
+  return finish(
+      "flip", t, window(t, v), [axes](const Tensor& g) { return flip(g, axes); },
+      [&](const Tensor& d) { return flip(d, axes); });
 }
 
 Tensor slice(const Tensor& t, int axis, int64_t start, int64_t length, int64_t step) {
@@ -369,8 +381,10 @@ void InPlace::replace(const Tensor& value) {
   bool tangents = has_tangent(value) || has_tangent(before_) || (base && has_tangent(base));
   if (!base) {
     if (mode().grad) {
-      if (value->node) attach(target_, value->node, value->out_index);
-      else drop(std::exchange(target_->node, nullptr));
+      if (value->node)
+        attach(target_, value->node, value->out_index);
+      else
+        drop(std::exchange(target_->node, nullptr));
     }
     if (tangents) target_->need_meta().tangents = value->meta ? value->meta->tangents : std::vector<Tangent>{};
     target_->generation++;
@@ -392,8 +406,10 @@ void InPlace::replace(const Tensor& value) {
     return d[1] ? t + place(d[1], b, v) : t;
   });
   if (mode().grad) {
-    if (fresh->node) attach(base, fresh->node, 0);
-    else drop(std::exchange(base->node, nullptr));
+    if (fresh->node)
+      attach(base, fresh->node, 0);
+    else
+      drop(std::exchange(base->node, nullptr));
   }
   if (tangents) base->need_meta().tangents = fresh->meta ? fresh->meta->tangents : std::vector<Tangent>{};
   base->generation++;

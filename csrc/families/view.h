@@ -18,7 +18,8 @@ Geometry dense(const Tensor& t);  // contiguous from offset 0, whatever t's own 
 inline bool traced(const Tensor& t) { return mode().levels > 0 || any_wants(t); }
 
 // The window `memory` of t's storage as a recorded view; `index` is the same window on dense(t). Its pullback works on
-// `index`, so that elements of t that share one address (a broadcast) stay apart in the cotangent. `index` is not read when t is not traced.
+// `index`, so that elements of t that share one address (a broadcast) stay apart in the cotangent. `index` is not read
+// when t is not traced.
 Tensor view(const Tensor& t, const Geometry& memory, const Geometry& index, const char* op);
 Tensor reshape(const Tensor& t, const Shape& shape);  // -1 once; copies when no view exists
 Tensor permute(const Tensor& t, const Dims& axes);

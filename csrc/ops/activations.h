@@ -8,30 +8,47 @@
 namespace pb {
 
 // x, or 0 from |x| = bound on; NaN goes to 0 and must come through the other factor.
-template <Value V> PB_FN V inside(V x, V bound) { return where(abs(x) < bound, x, V(0)); }
+template <Value V>
+PB_FN V inside(V x, V bound) {
+  return where(abs(x) < bound, x, V(0));
+}
 
 struct Relu : Map<1> {
   static constexpr std::string_view name = "relu", doc = "max(x, 0); derivative 0 at 0.";
-  template <Value V> PB_FN static V fwd(V x) { return where(x < V(0), V(0), x); }
-  template <Value V> PB_FN static V pull_y(V g, V y) { return where(y > V(0), g, V(0)); }
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return where(x < V(0), V(0), x);
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y) {
+    return where(y > V(0), g, V(0));
+  }
 };
 PB_OP(Relu)
 
 struct LeakyRelu : Map<1> {
   static constexpr std::string_view name = "leaky_relu", doc = "x for x > 0, else negative_slope * x.";
   static constexpr Arg args[] = {{"negative_slope", 0.01}};
-  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) { return where(x > V(0), x, k[0] * x); }
-  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) { return where(x > V(0), g, k[0] * g); }
+  template <Value V>
+  PB_FN static V fwd(V x, const ParamOf<V>& k) {
+    return where(x > V(0), x, k[0] * x);
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+    return where(x > V(0), g, k[0] * g);
+  }
 };
 PB_OP(LeakyRelu)
 
 struct Elu : Map<1> {
   static constexpr std::string_view name = "elu", doc = "x for x > 0, else alpha * (exp(x) - 1).";
   static constexpr Arg args[] = {{"alpha", 1.0}};
-  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return where(x > V(0), x, k[0] * expm1(min(x, V(0))));
   }
-  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > V(0), g, g * k[0] * exp(min(x, V(0))));
   }
 };
@@ -40,10 +57,12 @@ PB_OP(Elu)
 struct Celu : Map<1> {
   static constexpr std::string_view name = "celu", doc = "x for x > 0, else alpha * (exp(x / alpha) - 1).";
   static constexpr Arg args[] = {{"alpha", 1.0}};
-  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return where(x > V(0), x, k[0] * expm1(min(x, V(0)) / k[0]));
   }
-  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > V(0), g, g * exp(min(x, V(0)) / k[0]));
   }
 };
@@ -52,10 +71,12 @@ PB_OP(Celu)
 struct Selu : Map<1> {
   static constexpr std::string_view name = "selu", doc = "Self-normalising ELU: scale * (x or alpha * (exp(x) - 1)).";
   static constexpr double scale = 1.0507009873554804934193349852946, alpha = 1.6732632423543772848170429916717;
-  template <Value V> PB_FN static V fwd(V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
     return where(x > V(0), V(scale) * x, V(scale * alpha) * expm1(min(x, V(0))));
   }
-  template <Value V> PB_FN static V pull_y(V g, V y) {
+  template <Value V>
+  PB_FN static V pull_y(V g, V y) {
     return where(y > V(0), V(scale) * g, g * (y + V(scale * alpha)));
   }
 };
@@ -66,13 +87,21 @@ PB_OP(Selu)
 struct Gelu : Map<1> {
   static constexpr std::string_view name = "gelu", doc = "x * Phi(x), Phi the normal distribution function.";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V density(V x) { return V(0.398942280401432677940) * exp(V(-0.5) * x * x); }
-  template <Value V> PB_FN static V cdf(V x, V density) {
+  template <Value V>
+  PB_FN static V density(V x) {
+    return V(0.398942280401432677940) * exp(V(-0.5) * x * x);
+  }
+  template <Value V>
+  PB_FN static V cdf(V x, V density) {
     V tail = density * mills(abs(x));
     return where(x < V(0), tail, V(1) - tail);
   }
-  template <Value V> PB_FN static V fwd(V x) { return max(x, V(-40)) * cdf(x, density(x)); }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return max(x, V(-40)) * cdf(x, density(x));
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     V d = density(x);
     return g * (cdf(x, d) + inside(x, V(40)) * d);
   }
@@ -82,11 +111,16 @@ PB_OP(Gelu)
 struct GeluTanh : Map<1> {
   static constexpr std::string_view name = "gelu_tanh", doc = "The tanh approximation of gelu.";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V inner(V x) {  // 2 * sqrt(2 / pi) * (x + 0.044715 x^3)
+  template <Value V>
+  PB_FN static V inner(V x) {  // 2 * sqrt(2 / pi) * (x + 0.044715 x^3)
     return V(1.595769121605730711759) * (x + V(0.044715) * x * x * x);
   }
-  template <Value V> PB_FN static V fwd(V x) { return max(x, V(-40)) * sigmoid(inner(x)); }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return max(x, V(-40)) * sigmoid(inner(x));
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     V s = sigmoid(inner(x));
     V c = inside(x, V(40));
     V d = V(1.595769121605730711759) * (V(1) + V(3 * 0.044715) * c * c);
@@ -99,8 +133,12 @@ PB_OP(GeluTanh)
 struct Silu : Map<1> {
   static constexpr std::string_view name = "silu", doc = "Sigmoid-weighted linear unit, x * sigmoid(x).";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V fwd(V x) { return max(x, V(-800)) * sigmoid(x); }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return max(x, V(-800)) * sigmoid(x);
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     V s = sigmoid(x);
     return g * (s * (V(1) + inside(x, V(800)) * (V(1) - s)));
   }
@@ -111,11 +149,13 @@ PB_OP(Silu)
 struct Mish : Map<1> {
   static constexpr std::string_view name = "mish", doc = "x * tanh(softplus(x)).";
   static constexpr Domain domain{-8, 8};
-  template <Value V> PB_FN static V fwd(V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
     V e = exp(min(x, V(20))), n = e * (e + V(2));
     return max(x, V(-800)) * (n / (n + V(2)));
   }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     V e = exp(min(x, V(20))), n = e * (e + V(2)), r = recip(n + V(2));
     return g * (n * r + inside(x, V(800)) * (V(4) * e * (e + V(1)) * r * r));
   }
@@ -126,11 +166,13 @@ struct Softplus : Map<1> {
   static constexpr std::string_view name = "softplus",
                                     doc = "log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold.";
   static constexpr Arg args[] = {{"beta", 1.0}, {"threshold", 20.0}};
-  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V fwd(V x, const ParamOf<V>& k) {
     V z = k[0] * x;
     return where(z > k[1], x, softplus(z) / k[0]);
   }
-  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     V z = k[0] * x;
     return where(z > k[1], g, g * sigmoid(z));
   }
@@ -139,8 +181,12 @@ PB_OP(Softplus)
 
 struct Softsign : Map<1> {
   static constexpr std::string_view name = "softsign", doc = "x / (1 + |x|).";
-  template <Value V> PB_FN static V fwd(V x) { return x / (V(1) + abs(x)); }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return x / (V(1) + abs(x));
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     V r = recip(V(1) + abs(x));
     return g * r * r;
   }
@@ -149,15 +195,25 @@ PB_OP(Softsign)
 
 struct Tanh : Map<1> {
   static constexpr std::string_view name = "tanh", doc = "Hyperbolic tangent.";
-  template <Value V> PB_FN static V fwd(V x) { return tanh(x); }
-  template <Value V> PB_FN static V pull_y(V g, V y) { return g * (V(1) - y * y); }
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return tanh(x);
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y) {
+    return g * (V(1) - y * y);
+  }
 };
 PB_OP(Tanh)
 
 struct Tanhshrink : Map<1> {
   static constexpr std::string_view name = "tanhshrink", doc = "x - tanh(x).";
-  template <Value V> PB_FN static V fwd(V x) { return x - tanh(x); }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return x - tanh(x);
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     V t = tanh(x);
     return g * t * t;
   }
@@ -166,23 +222,39 @@ PB_OP(Tanhshrink)
 
 struct Sigmoid : Map<1> {
   static constexpr std::string_view name = "sigmoid", doc = "1 / (1 + exp(-x)).";
-  template <Value V> PB_FN static V fwd(V x) { return sigmoid(x); }
-  template <Value V> PB_FN static V pull_y(V g, V y) { return g * y * (V(1) - y); }
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return sigmoid(x);
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y) {
+    return g * y * (V(1) - y);
+  }
 };
 PB_OP(Sigmoid)
 
 struct LogSigmoid : Map<1> {
   static constexpr std::string_view name = "log_sigmoid", doc = "log(sigmoid(x)), finite for every finite x.";
-  template <Value V> PB_FN static V fwd(V x) { return -softplus(-x); }
-  template <Value V> PB_FN static V pull(V g, V x) { return g * sigmoid(-x); }
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return -softplus(-x);
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
+    return g * sigmoid(-x);
+  }
 };
 PB_OP(LogSigmoid)
 
 struct Hardtanh : Map<1> {
   static constexpr std::string_view name = "hardtanh", doc = "x limited to [min_val, max_val].";
   static constexpr Arg args[] = {{"min_val", -1.0}, {"max_val", 1.0}};
-  template <Value V> PB_FN static V fwd(V x, const ParamOf<V>& k) { return min(max(x, k[0]), k[1]); }
-  template <Value V> PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
+  template <Value V>
+  PB_FN static V fwd(V x, const ParamOf<V>& k) {
+    return min(max(x, k[0]), k[1]);
+  }
+  template <Value V>
+  PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > k[0], where(x < k[1], g, V(0)), V(0));
   }
 };
@@ -191,18 +263,26 @@ PB_OP(Hardtanh)
 struct Relu6 : Map<1> {
   static constexpr std::string_view name = "relu6", doc = "x limited to [0, 6].";
   static constexpr Domain domain{-3, 9};
-  template <Value V> PB_FN static V fwd(V x) { return min(max(x, V(0)), V(6)); }
-  template <Value V> PB_FN static V pull_y(V g, V y) { return where(y > V(0), where(y < V(6), g, V(0)), V(0)); }
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return min(max(x, V(0)), V(6));
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y) {
+    return where(y > V(0), where(y < V(6), g, V(0)), V(0));
+  }
 };
 PB_OP(Relu6)
 
 struct Hardsigmoid : Map<1> {
   static constexpr std::string_view name = "hardsigmoid", doc = "relu6(x + 3) / 6.";
   static constexpr Domain domain{-5, 5};
-  template <Value V> PB_FN static V fwd(V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
     return min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6);
   }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     return where(x > V(-3), where(x < V(3), g * V(1.0 / 6), V(0)), V(0));
   }
 };
@@ -211,10 +291,12 @@ PB_OP(Hardsigmoid)
 struct Hardswish : Map<1> {
   static constexpr std::string_view name = "hardswish", doc = "x * relu6(x + 3) / 6.";
   static constexpr Domain domain{-5, 5};
-  template <Value V> PB_FN static V fwd(V x) {
+  template <Value V>
+  PB_FN static V fwd(V x) {
     return max(x, V(-3)) * (min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6));
   }
-  template <Value V> PB_FN static V pull(V g, V x) {
+  template <Value V>
+  PB_FN static V pull(V g, V x) {
     return where(x <= V(-3), V(0), where(x < V(3), g * (x * V(1.0 / 3) + V(0.5)), g));
   }
 };

@@ -33,8 +33,10 @@ class Run {
   Run(std::span<const Tensor> wrt, BackwardOptions options) : options_(options), wrt_(wrt), captured_(wrt.size()) {
     for (size_t i = 0; i < wrt.size(); i++) {
       refresh_view(wrt[i]);
-      if (wrt[i]->node) captures_[wrt[i]->node].push_back(i);
-      else leaf_captures_[wrt[i].impl()].push_back(i);
+      if (wrt[i]->node)
+        captures_[wrt[i]->node].push_back(i);
+      else
+        leaf_captures_[wrt[i].impl()].push_back(i);
     }
   }
   ~Run() {  // after an error: leave no node queued
@@ -132,7 +134,8 @@ class Run {
     if (!wrt_.empty()) {
       auto it = leaf_captures_.find(t.impl());
       if (it != leaf_captures_.end())
-        for (size_t i : it->second) captured_[i] = captured_[i] ? accumulate(std::exchange(captured_[i], Tensor()), g) : g;
+        for (size_t i : it->second)
+          captured_[i] = captured_[i] ? accumulate(std::exchange(captured_[i], Tensor()), g) : g;
       return;
     }
     if (t->meta && !t->meta->hooks.empty()) {

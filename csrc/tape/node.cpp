@@ -112,7 +112,8 @@ Tensor Saved::get(Node* self, const char* op) const {
 // ---- walks over a graph, iterative
 
 namespace {
-template <class Visit> void walk(std::span<const Tensor> roots, Visit visit) {
+template <class Visit>
+void walk(std::span<const Tensor> roots, Visit visit) {
   std::unordered_set<Node*> seen;
   std::vector<Node*> stack;
   auto push = [&](Node* n) {

@@ -55,7 +55,7 @@ struct Node {
   bool released = false;  // saved slots are gone
   uint32_t outputs = 1;
   uint64_t seq;
-  Tensor cotangent;               // of output 0, while a backward runs
+  Tensor cotangent;                // of output 0, while a backward runs
   std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
   Edges edges;
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
@@ -99,7 +99,10 @@ class Saved {
 
 Edge edge_of(const Tensor& t);
 inline bool wants_node(const Tensor& t) { return t && t.requires_grad() && is_float(t.dtype()); }
-template <class... Ts> bool any_wants(const Ts&... ts) { return mode().grad && (wants_node(ts) || ...); }
+template <class... Ts>
+bool any_wants(const Ts&... ts) {
+  return mode().grad && (wants_node(ts) || ...);
+}
 void attach(const Tensor& out, Node* node, uint32_t index = 0);  // retains the node
 
 // What a recorded closure reads back: slots[i] is the i-th saved tensor, version checked, with its place in the graph.
@@ -115,7 +118,8 @@ class Slots {
 };
 
 // A node whose pull is a closure f(const Slots&, const PullArgs&); tensors it needs are saved slots, never captures.
-template <class F> struct FnNode final : Node {
+template <class F>
+struct FnNode final : Node {
   const char* op;
   std::vector<Saved> saved;
   F f;
@@ -135,7 +139,8 @@ template <class F> struct FnNode final : Node {
 // Records an op when an input wants a gradient. `saved` may hold Saved(input) and Saved::output(out, index);
 // f(const Slots& s, const PullArgs& a) fills a.gin[i] for every input i with a.need(i).
 template <class F>
-void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Tensor> outs, std::vector<Saved> saved, F f) {
+void record_n(const char* op, std::span<const Tensor> inputs, std::span<const Tensor> outs, std::vector<Saved> saved,
+              F f) {
   bool wanted = false;
   for (const Tensor& t : inputs) wanted = wanted || wants_node(t);
   if (!wanted || !mode().grad) return;
@@ -151,7 +156,8 @@ template <class F>
 void record(const char* op, std::initializer_list<Tensor> inputs, const Tensor& out, std::vector<Saved> saved, F f) {
   if (is_float(out.dtype())) record_n(op, {inputs.begin(), inputs.size()}, {&out, 1}, std::move(saved), std::move(f));
 }
-template <class F> void record(const char* op, std::initializer_list<Tensor> inputs, const Tensor& out, F f) {
+template <class F>
+void record(const char* op, std::initializer_list<Tensor> inputs, const Tensor& out, F f) {
   record(op, inputs, out, {}, [f](const Slots&, const PullArgs& a) { f(a); });
 }
 
@@ -160,8 +166,8 @@ template <class F> void record(const char* op, std::initializer_list<Tensor> inp
 // A tensor carries one tangent per active jvp level. The rule of a level sees its inputs without that level and
 // without deeper ones, so what it computes carries only outer levels: nested jvp never confuses perturbations.
 // Saved slots keep the tangents, which makes backward inside jvp (forward over reverse) work.
-Tensor tangent(const Tensor& t, int level);   // undefined when there is none
-Tensor strip(const Tensor& t, int level);     // same node and storage, without tangents at `level` and deeper
+Tensor tangent(const Tensor& t, int level);  // undefined when there is none
+Tensor strip(const Tensor& t, int level);    // same node and storage, without tangents at `level` and deeper
 void set_tangent(const Tensor& t, int level, const Tensor& value);
 bool has_tangent(const Tensor& t);
 std::vector<int> levels_of(std::span<const Tensor> inputs);
@@ -169,7 +175,8 @@ std::vector<int> levels_of(std::span<const Tensor> inputs);
 inline bool is_constant(const Tensor& t) { return !t || (!(mode().grad && wants_node(t)) && !has_tangent(t)); }
 
 // rule(primal inputs, tangents (some undefined), out) -> tangent of out. Built-in ops have exactly one such rule.
-template <class Rule> void push_forward(std::span<const Tensor> inputs, const Tensor& out, Rule rule) {
+template <class Rule>
+void push_forward(std::span<const Tensor> inputs, const Tensor& out, Rule rule) {
   if (!mode().levels || !is_float(out.dtype())) return;
   for (int level : levels_of(inputs)) {
     std::vector<Tensor> primal, tang;
@@ -182,7 +189,8 @@ template <class Rule> void push_forward(std::span<const Tensor> inputs, const Te
   }
   if (out->node && has_tangent(out)) out->node->output_pushed(out);
 }
-template <class Rule> void push_forward(std::initializer_list<Tensor> inputs, const Tensor& out, Rule rule) {
+template <class Rule>
+void push_forward(std::initializer_list<Tensor> inputs, const Tensor& out, Rule rule) {
   if (mode().levels) push_forward(std::span<const Tensor>(inputs.begin(), inputs.size()), out, rule);
 }
 

@@ -19,7 +19,9 @@ namespace {
 constexpr int kSmall = 16;
 constexpr int kClasses = kSmall + 4 * 54;
 
-struct Free { Free* next; };
+struct Free {
+  Free* next;
+};
 
 // Held for a few instructions, so a waiter spins, and gives its core away when the holder lost its own.
 class Lock {
@@ -97,8 +99,9 @@ void* get(size_t bytes) {
     }
   }
   if (!p)
-    fail<MemoryError>("alloc", std::to_string(bytes) + " bytes were asked for and the system refused; " +
-                                   std::to_string(c.stats.current) + " bytes are in use",
+    fail<MemoryError>("alloc",
+                      std::to_string(bytes) + " bytes were asked for and the system refused; " +
+                          std::to_string(c.stats.current) + " bytes are in use",
                       "use smaller tensors or free some");
   c.stats.allocations++;
   c.stats.current += int64_t(bytes);

@@ -6,10 +6,10 @@
 namespace pb::alloc {
 
 struct Stats {
-  int64_t current = 0;    // bytes of tensor data requested and alive
-  int64_t peak = 0;       // the most `current` has been since reset_peak
-  int64_t reserved = 0;   // bytes taken from the system, alive or cached
-  int64_t allocations = 0;  // calls of get
+  int64_t current = 0;       // bytes of tensor data requested and alive
+  int64_t peak = 0;          // the most `current` has been since reset_peak
+  int64_t reserved = 0;      // bytes taken from the system, alive or cached
+  int64_t allocations = 0;   // calls of get
   int64_t system_calls = 0;  // calls that had to ask the system
 };
 
@@ -22,7 +22,8 @@ void empty_cache();
 
 // Base of the small objects behind handles: one list of free objects per type, and a count of those alive. They are
 // made and dropped under the interpreter lock only (Note [Handles live under the interpreter lock]), so no lock here.
-template <class T> struct Recycled {
+template <class T>
+struct Recycled {
   static void* operator new(size_t bytes) {
     alive++;
     if (!head) return ::operator new(bytes);

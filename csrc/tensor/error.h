@@ -11,17 +11,32 @@ class Tensor;
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-struct ShapeError : Error { using Error::Error; };
-struct DTypeError : Error { using Error::Error; };
-struct DeviceError : Error { using Error::Error; };
-struct GraphError : Error { using Error::Error; };
-struct IndexError : Error { using Error::Error; };
-struct ValueError : Error { using Error::Error; };
-struct MemoryError : Error { using Error::Error; };
+struct ShapeError : Error {
+  using Error::Error;
+};
+struct DTypeError : Error {
+  using Error::Error;
+};
+struct DeviceError : Error {
+  using Error::Error;
+};
+struct GraphError : Error {
+  using Error::Error;
+};
+struct IndexError : Error {
+  using Error::Error;
+};
+struct ValueError : Error {
+  using Error::Error;
+};
+struct MemoryError : Error {
+  using Error::Error;
+};
 
 std::string describe(const Tensor& t);  // "float32[3, 4]"
 
-template <class... Ts> std::string list_tensors(const Ts&... ts) {
+template <class... Ts>
+std::string list_tensors(const Ts&... ts) {
   std::string s;
   ((s += (s.empty() ? "" : ", ") + describe(ts)), ...);
   return s;

@@ -37,9 +37,12 @@ int64_t count(const Shape& s, const char* op) {
   int64_t n = 1;
   bool zero = false, overflow = false;
   for (int64_t v : s) {
-    if (v < 0) fail<ShapeError>(op, "negative size in shape " + to_string(s), "sizes are counts of elements, at least 0");
-    if (v == 0) zero = true;
-    else overflow = overflow || __builtin_mul_overflow(n, v, &n);
+    if (v < 0)
+      fail<ShapeError>(op, "negative size in shape " + to_string(s), "sizes are counts of elements, at least 0");
+    if (v == 0)
+      zero = true;
+    else
+      overflow = overflow || __builtin_mul_overflow(n, v, &n);
   }
   if (zero) return 0;
   if (overflow || n > (int64_t(1) << 59))
@@ -76,9 +79,10 @@ Shape broadcast(const Shape& a, const Shape& b, const char* op) {
     int ia = a.size() - n + i, ib = b.size() - n + i;
     int64_t va = ia < 0 ? 1 : a[ia], vb = ib < 0 ? 1 : b[ib];
     if (va != vb && va != 1 && vb != 1)
-      fail<ShapeError>(op, "shapes " + to_string(a) + " and " + to_string(b) + " do not broadcast: sizes " +
-                               std::to_string(va) + " and " + std::to_string(vb) + " differ at axis " +
-                               std::to_string(i - n),
+      fail<ShapeError>(op,
+                       "shapes " + to_string(a) + " and " + to_string(b) + " do not broadcast: sizes " +
+                           std::to_string(va) + " and " + std::to_string(vb) + " differ at axis " +
+                           std::to_string(i - n),
                        "sizes must be equal or 1, counted from the last axis; see reshape and expand_dims");
     out[i] = va == 1 ? vb : va;
   }
@@ -94,10 +98,9 @@ Strides broadcast_strides(const Shape& shape, const Strides& strides, const Shap
 
 int normalize_axis(int64_t axis, int n, const char* op) {
   if (axis < -int64_t(n) || axis >= n)
-    fail<ShapeError>(op, "axis " + std::to_string(axis) + " is out of range for a tensor of " + std::to_string(n) +
-                             " dimensions",
-                     n ? "use an axis in [-" + std::to_string(n) + ", " + std::to_string(n - 1) + "]"
-                       : "a 0-d tensor has no axis");
+    fail<ShapeError>(
+        op, "axis " + std::to_string(axis) + " is out of range for a tensor of " + std::to_string(n) + " dimensions",
+        n ? "use an axis in [-" + std::to_string(n) + ", " + std::to_string(n - 1) + "]" : "a 0-d tensor has no axis");
   return int(axis < 0 ? axis + n : axis);
 }
 

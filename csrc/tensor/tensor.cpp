@@ -16,14 +16,17 @@ Mode& mode() {
 
 std::string describe(const Tensor& t) {
   if (!t) return "no tensor";
-  if (t.weak()) return std::string("Python ") + (t.dtype() == DType::Bool ? "bool" : is_float(t.dtype()) ? "float" : "int");
+  if (t.weak())
+    return std::string("Python ") + (t.dtype() == DType::Bool ? "bool" : is_float(t.dtype()) ? "float" : "int");
   return dtype_name(t.dtype()) + to_string(t.shape());
 }
 
 void drop(Storage* s) {
   if (!s || --s->refs) return;
-  if (s->release) s->release(s->owner);
-  else alloc::put(s->data, s->bytes);
+  if (s->release)
+    s->release(s->owner);
+  else
+    alloc::put(s->data, s->bytes);
   delete s;
 }
 
@@ -67,8 +70,10 @@ Tensor empty(const Shape& shape, DType dtype) {
 
 Tensor full(const Shape& shape, double value, DType dtype) {
   Tensor t = empty(shape, dtype);
-  if (value == 0 && !std::signbit(value)) std::memset(t.raw(), 0, size_t(t.size()) * itemsize(dtype));
-  else map_fill(t, &value, Compute::F64);
+  if (value == 0 && !std::signbit(value))
+    std::memset(t.raw(), 0, size_t(t.size()) * itemsize(dtype));
+  else
+    map_fill(t, &value, Compute::F64);
   return t;
 }
 Tensor full_int(const Shape& shape, int64_t value, DType dtype) {
@@ -84,7 +89,8 @@ Tensor arange(int64_t n, DType dtype) {
 }
 
 namespace {
-template <class T> Tensor weak_of(T v, DType dtype) {
+template <class T>
+Tensor weak_of(T v, DType dtype) {
   Tensor t = empty({}, dtype);
   *t.data<T>() = v;
   t->weak = true;

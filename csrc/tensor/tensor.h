@@ -35,7 +35,7 @@ void drop(Storage* s);
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(double scalar);  // a weak 0-d constant, so that formulas can write V(0.5)
+  Tensor(double scalar);                          // a weak 0-d constant, so that formulas can write V(0.5)
   Tensor(int scalar) : Tensor(double(scalar)) {}  // else V(0) could mean a null pointer
   explicit Tensor(TensorImpl* adopt) : impl_(adopt) {}
   Tensor(const Tensor& o);
@@ -65,7 +65,10 @@ class Tensor {
   inline bool contiguous() const;
   inline bool weak() const;
   inline void* raw() const;  // address of the first element
-  template <class T> T* data() const { return static_cast<T*>(raw()); }
+  template <class T>
+  T* data() const {
+    return static_cast<T*>(raw());
+  }
   bool requires_grad() const;  // a leaf that asks for it, or a result with a node
 
  private:
@@ -81,9 +84,9 @@ struct Tangent {
 // What most tensors never need, allocated at the first use.
 struct Meta {
   Tensor grad;
-  Tensor base;               // set for a view
-  uint32_t base_generation = 0;  // of the base when this view's node was made
-  bool view_tracks = true;   // false: multi-output or overlapping views refuse in-place writes under autodiff
+  Tensor base;                    // set for a view
+  uint32_t base_generation = 0;   // of the base when this view's node was made
+  bool view_tracks = true;        // false: multi-output or overlapping views refuse in-place writes under autodiff
   std::vector<Tangent> tangents;  // ascending level
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
   std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
@@ -151,8 +154,8 @@ Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DTyp
                     void (*release)(void*), void* owner);
 // Another window on t's storage, outside the graph; `offset` in elements of t's storage.
 Tensor alias(const Tensor& t, const Shape& shape, const Strides& strides, int64_t offset);
-Tensor detach(const Tensor& t);  // shares storage, no node, no tangent
-Tensor clone(const Tensor& t);   // contiguous copy, outside the graph
+Tensor detach(const Tensor& t);                        // shares storage, no node, no tangent
+Tensor clone(const Tensor& t);                         // contiguous copy, outside the graph
 void copy_into(const Tensor& dst, const Tensor& src);  // raw copy with cast; same shape or broadcast of src
 inline bool unique(const Tensor& t) { return t->refs == 1 && t->storage->refs == 1 && !t->storage->release; }
 double item_double(const Tensor& t);  // value of a one-element tensor

@@ -5,21 +5,31 @@
 
 namespace pb {
 
-template <class V> struct Dual {
+template <class V>
+struct Dual {
   V v, d;
   Dual() = default;
   PB_FN Dual(const V& value, const V& derivative) : v(value), d(derivative) {}
-  template <Scalar S> PB_FN explicit Dual(S constant) : v(constant), d(0) {}
+  template <Scalar S>
+  PB_FN explicit Dual(S constant) : v(constant), d(0) {}
 };
-template <class V> struct MaskOf<Dual<V>> { using type = Mask<V>; };
-template <class V> struct ScalarTypeOf<Dual<V>> { using type = ScalarOf<V>; };
+template <class V>
+struct MaskOf<Dual<V>> {
+  using type = Mask<V>;
+};
+template <class V>
+struct ScalarTypeOf<Dual<V>> {
+  using type = ScalarOf<V>;
+};
 
-#define PB_D template <class V> PB_FN
+#define PB_D         \
+  template <class V> \
+  PB_FN
 // f(a), and its derivative written with a = the argument, y = f(a.v).
-#define PB_DUAL(f, ...)                      \
-  PB_D Dual<V> f(const Dual<V>& a) {         \
-    V y = f(a.v);                            \
-    return {y, __VA_ARGS__};                 \
+#define PB_DUAL(f, ...)              \
+  PB_D Dual<V> f(const Dual<V>& a) { \
+    V y = f(a.v);                    \
+    return {y, __VA_ARGS__};         \
   }
 
 PB_D Dual<V> operator+(const Dual<V>& a, const Dual<V>& b) { return {a.v + b.v, a.d + b.d}; }
@@ -42,7 +52,8 @@ PB_D Mask<V> isnan(const Dual<V>& a) { return isnan(a.v); }
 PB_D Mask<V> isinf(const Dual<V>& a) { return isinf(a.v); }
 PB_D Mask<V> isfinite(const Dual<V>& a) { return isfinite(a.v); }
 
-template <class V> PB_FN Dual<V> where(const Mask<Dual<V>>& m, const Dual<V>& a, const Dual<V>& b) {
+template <class V>
+PB_FN Dual<V> where(const Mask<Dual<V>>& m, const Dual<V>& a, const Dual<V>& b) {
   return {where(m, a.v, b.v), where(m, a.d, b.d)};
 }
 // Ties share.
@@ -52,37 +63,37 @@ PB_D Dual<V> min(const Dual<V>& a, const Dual<V>& b) {
 PB_D Dual<V> max(const Dual<V>& a, const Dual<V>& b) {
   return {max(a.v, b.v), where(a.v > b.v, a.d, where(a.v == b.v, V(0.5) * (a.d + b.d), b.d))};
 }
-PB_DUAL(abs, a.d * sign(a.v))
+PB_DUAL(abs, a.d* sign(a.v))
 PB_DUAL(sign, V(0))
 PB_DUAL(floor, V(0))
 PB_DUAL(ceil, V(0))
 PB_DUAL(round, V(0))
 PB_DUAL(trunc, V(0))
 
-PB_DUAL(square, a.d * (a.v + a.v))
+PB_DUAL(square, a.d*(a.v + a.v))
 PB_DUAL(recip, -(a.d * y * y))
-PB_DUAL(sqrt, a.d * V(0.5) / y)
-PB_DUAL(rsqrt, a.d * V(-0.5) * y * y * y)
-PB_DUAL(exp, a.d * y)
-PB_DUAL(expm1, a.d * (y + V(1)))
+PB_DUAL(sqrt, a.d* V(0.5) / y)
+PB_DUAL(rsqrt, a.d* V(-0.5) * y * y * y)
+PB_DUAL(exp, a.d* y)
+PB_DUAL(expm1, a.d*(y + V(1)))
 PB_DUAL(log, a.d / a.v)
 PB_DUAL(log1p, a.d / (V(1) + a.v))
 PB_DUAL(log2, a.d / (a.v * V(0.693147180559945309417)))
-PB_DUAL(sin, a.d * cos(a.v))
-PB_DUAL(cos, -(a.d * sin(a.v)))
-PB_DUAL(tan, a.d * (V(1) + y * y))
-PB_DUAL(sinh, a.d * cosh(a.v))
-PB_DUAL(cosh, a.d * sinh(a.v))
-PB_DUAL(tanh, a.d * (V(1) - y * y))
+PB_DUAL(sin, a.d* cos(a.v))
+PB_DUAL(cos, -(a.d* sin(a.v)))
+PB_DUAL(tan, a.d*(V(1) + y * y))
+PB_DUAL(sinh, a.d* cosh(a.v))
+PB_DUAL(cosh, a.d* sinh(a.v))
+PB_DUAL(tanh, a.d*(V(1) - y * y))
 PB_DUAL(asin, a.d / sqrt(V(1) - a.v * a.v))
 PB_DUAL(acos, -a.d / sqrt(V(1) - a.v * a.v))
 PB_DUAL(atan, a.d / (V(1) + a.v * a.v))
-PB_DUAL(erf, a.d * V(1.128379167095512573896) * exp(-(a.v * a.v)))
-PB_DUAL(erfc, a.d * V(-1.128379167095512573896) * exp(-(a.v * a.v)))
+PB_DUAL(erf, a.d* V(1.128379167095512573896) * exp(-(a.v * a.v)))
+PB_DUAL(erfc, a.d* V(-1.128379167095512573896) * exp(-(a.v * a.v)))
 PB_DUAL(sigmoid, a.d * y * (V(1) - y))
-PB_DUAL(softplus, a.d * sigmoid(a.v))
-PB_DUAL(mills, a.d * (a.v * y - V(1)))
-PB_DUAL(ndtri, a.d * V(2.506628274631000502416) * exp(V(0.5) * y * y))
+PB_DUAL(softplus, a.d* sigmoid(a.v))
+PB_DUAL(mills, a.d*(a.v* y - V(1)))
+PB_DUAL(ndtri, a.d* V(2.506628274631000502416) * exp(V(0.5) * y * y))
 
 // As the op `pow`: b's derivative is 0 where a <= 0.
 PB_D Dual<V> pow(const Dual<V>& a, const Dual<V>& b) {

@@ -16,7 +16,8 @@ namespace pb {
 class Expr {
  public:
   Expr() : Expr(0) {}
-  template <Scalar S> explicit Expr(S constant) : node_(std::make_shared<Node>()) {
+  template <Scalar S>
+  explicit Expr(S constant) : node_(std::make_shared<Node>()) {
     char text[40];
     std::snprintf(text, sizeof text, "%.17g", double(constant));
     node_->op = text;
@@ -57,9 +58,12 @@ class Expr {
     std::string x[3], value;
     for (int i = 0; i < node.n; i++) x[i] = print(*node.in[i], names, lines);
     bool sign = !((node.op[0] >= 'a' && node.op[0] <= 'z') || node.op[0] == '_');
-    if (sign && node.n == 1) value = node.op + x[0];
-    else if (sign) value = x[0] + " " + node.op + " " + x[1];
-    else value = node.op + "(" + x[0] + (node.n > 1 ? ", " + x[1] : "") + (node.n > 2 ? ", " + x[2] : "") + ")";
+    if (sign && node.n == 1)
+      value = node.op + x[0];
+    else if (sign)
+      value = x[0] + " " + node.op + " " + x[1];
+    else
+      value = node.op + "(" + x[0] + (node.n > 1 ? ", " + x[1] : "") + (node.n > 2 ? ", " + x[2] : "") + ")";
     std::string variable = "v" + std::to_string(names.size());
     names[&node] = variable;
     lines += variable + " = " + value + "\n";
@@ -67,28 +71,40 @@ class Expr {
   }
   std::shared_ptr<Node> node_;
 };
-template <> struct MaskOf<Expr> { using type = Expr; };
-template <> struct ScalarTypeOf<Expr> { using type = double; };
+template <>
+struct MaskOf<Expr> {
+  using type = Expr;
+};
+template <>
+struct ScalarTypeOf<Expr> {
+  using type = double;
+};
 
 #define PB_EXPR_UNARY(f) \
   inline Expr f(const Expr& x) { return Expr::apply(#f, {x}); }
-PB_EXPR_UNARY(exp) PB_EXPR_UNARY(expm1) PB_EXPR_UNARY(log) PB_EXPR_UNARY(log1p) PB_EXPR_UNARY(log2) PB_EXPR_UNARY(sqrt)
-PB_EXPR_UNARY(rsqrt) PB_EXPR_UNARY(recip) PB_EXPR_UNARY(square) PB_EXPR_UNARY(sin) PB_EXPR_UNARY(cos)
-PB_EXPR_UNARY(tan) PB_EXPR_UNARY(sinh) PB_EXPR_UNARY(cosh) PB_EXPR_UNARY(tanh) PB_EXPR_UNARY(asin)
-PB_EXPR_UNARY(acos) PB_EXPR_UNARY(atan) PB_EXPR_UNARY(erf) PB_EXPR_UNARY(erfc) PB_EXPR_UNARY(sigmoid)
-PB_EXPR_UNARY(softplus) PB_EXPR_UNARY(ndtri) PB_EXPR_UNARY(mills) PB_EXPR_UNARY(abs) PB_EXPR_UNARY(sign)
-PB_EXPR_UNARY(floor) PB_EXPR_UNARY(ceil) PB_EXPR_UNARY(round) PB_EXPR_UNARY(trunc) PB_EXPR_UNARY(isnan)
-PB_EXPR_UNARY(isinf) PB_EXPR_UNARY(isfinite)
+PB_EXPR_UNARY(exp)
+PB_EXPR_UNARY(expm1) PB_EXPR_UNARY(log) PB_EXPR_UNARY(log1p) PB_EXPR_UNARY(log2) PB_EXPR_UNARY(sqrt)
+    PB_EXPR_UNARY(rsqrt) PB_EXPR_UNARY(recip) PB_EXPR_UNARY(square) PB_EXPR_UNARY(sin) PB_EXPR_UNARY(cos)
+        PB_EXPR_UNARY(tan) PB_EXPR_UNARY(sinh) PB_EXPR_UNARY(cosh) PB_EXPR_UNARY(tanh) PB_EXPR_UNARY(asin)
+            PB_EXPR_UNARY(acos) PB_EXPR_UNARY(atan) PB_EXPR_UNARY(erf) PB_EXPR_UNARY(erfc) PB_EXPR_UNARY(sigmoid)
+                PB_EXPR_UNARY(softplus) PB_EXPR_UNARY(ndtri) PB_EXPR_UNARY(mills) PB_EXPR_UNARY(abs) PB_EXPR_UNARY(sign)
+                    PB_EXPR_UNARY(floor) PB_EXPR_UNARY(ceil) PB_EXPR_UNARY(round) PB_EXPR_UNARY(trunc)
+                        PB_EXPR_UNARY(isnan) PB_EXPR_UNARY(isinf) PB_EXPR_UNARY(isfinite)
 #undef PB_EXPR_UNARY
-inline Expr operator-(const Expr& x) { return Expr::apply("-", {x}); }
+                            inline Expr operator-(const Expr& x) {
+  return Expr::apply("-", {x});
+}
 #define PB_EXPR_BINARY(f, op) \
   inline Expr f(const Expr& a, const Expr& b) { return Expr::apply(op, {a, b}); }
-PB_EXPR_BINARY(operator+, "+") PB_EXPR_BINARY(operator-, "-") PB_EXPR_BINARY(operator*, "*")
-PB_EXPR_BINARY(operator/, "/") PB_EXPR_BINARY(operator<, "<") PB_EXPR_BINARY(operator<=, "<=")
-PB_EXPR_BINARY(operator>, ">") PB_EXPR_BINARY(operator>=, ">=") PB_EXPR_BINARY(operator==, "==")
-PB_EXPR_BINARY(operator!=, "!=") PB_EXPR_BINARY(min, "min") PB_EXPR_BINARY(max, "max") PB_EXPR_BINARY(pow, "pow")
+PB_EXPR_BINARY(operator+, "+")
+PB_EXPR_BINARY(operator-, "-") PB_EXPR_BINARY(operator*, "*") PB_EXPR_BINARY(operator/, "/")
+    PB_EXPR_BINARY(operator<, "<") PB_EXPR_BINARY(operator<=, "<=") PB_EXPR_BINARY(operator>, ">")
+        PB_EXPR_BINARY(operator>=, ">=") PB_EXPR_BINARY(operator==, "==") PB_EXPR_BINARY(operator!=, "!=")
+            PB_EXPR_BINARY(min, "min") PB_EXPR_BINARY(max, "max") PB_EXPR_BINARY(pow, "pow")
 #undef PB_EXPR_BINARY
-inline Expr where(const Expr& m, const Expr& a, const Expr& b) { return Expr::apply("where", {m, a, b}); }
+                inline Expr where(const Expr& m, const Expr& a, const Expr& b) {
+  return Expr::apply("where", {m, a, b});
+}
 inline Expr fma(const Expr& a, const Expr& b, const Expr& c) { return Expr::apply("fma", {a, b, c}); }
 
 }  // namespace pb

@@ -6,16 +6,25 @@ namespace pb::cubes {
 
 struct Cube : Map<1> {
   static constexpr std::string_view name = "cube", doc = "x * x * x.";
-  template <Value V> PB_FN static V fwd(V x) { return x * x * x; }
+  template <Value V>
+  PB_FN static V fwd(V x) {
+    return x * x * x;
+  }
 };
 
 struct Blend : Map<2> {
   static constexpr std::string_view name = "blend", doc = "exp(rate * a) * b.";
   static constexpr Arg args[] = {{"rate", 0.5}};
-  template <Value V> PB_FN static V fwd(V a, V b, const ParamOf<V>& k) { return exp(k[0] * a) * b; }
-  template <int I, Value V> PB_FN static V pull(V g, V a, V b, const ParamOf<V>& k) {
-    if constexpr (I == 0) return g * k[0] * exp(k[0] * a) * b;
-    else return g * exp(k[0] * a);
+  template <Value V>
+  PB_FN static V fwd(V a, V b, const ParamOf<V>& k) {
+    return exp(k[0] * a) * b;
+  }
+  template <int I, Value V>
+  PB_FN static V pull(V g, V a, V b, const ParamOf<V>& k) {
+    if constexpr (I == 0)
+      return g * k[0] * exp(k[0] * a) * b;
+    else
+      return g * exp(k[0] * a);
   }
   static constexpr unsigned uses[] = {0b11, 0b01};
 };

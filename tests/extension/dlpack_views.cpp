@@ -36,20 +36,22 @@ class Imported {
 };
 
 // What a returned tensor points at; `owner` lives as long as the tensor.
-template <class Owner> struct Exported {
+template <class Owner>
+struct Exported {
   dl::ManagedVersioned managed;
   std::unique_ptr<Owner> owner;
   std::vector<int64_t> shape, strides;
 };
 
-template <class Owner> py::object tensor_of(std::unique_ptr<Owner> owner, void* data, std::vector<int64_t> shape,
-                                            std::vector<int64_t> strides) {
+template <class Owner>
+py::object tensor_of(std::unique_ptr<Owner> owner, void* data, std::vector<int64_t> shape,
+                     std::vector<int64_t> strides) {
   auto* e = new Exported<Owner>{{}, std::move(owner), std::move(shape), std::move(strides)};
   e->managed.version = {1, 0};
   e->managed.context = e;
   e->managed.deleter = [](dl::ManagedVersioned* m) { delete static_cast<Exported<Owner>*>(m->context); };
-  e->managed.array = {data, {dl::kCpu, 0}, int32_t(e->shape.size()), {dl::kFloat, 32, 1}, e->shape.data(),
-                      e->strides.data(), 0};
+  e->managed.array = {
+      data, {dl::kCpu, 0}, int32_t(e->shape.size()), {dl::kFloat, 32, 1}, e->shape.data(), e->strides.data(), 0};
   py::capsule capsule(&e->managed, dl::kNameVersioned, [](PyObject* c) {
     if (!PyCapsule_IsValid(c, dl::kNameVersioned)) return;  // consumed
     auto* m = static_cast<dl::ManagedVersioned*>(PyCapsule_GetPointer(c, dl::kNameVersioned));
