@@ -3,13 +3,14 @@
 
 namespace pb {
 
+// clang-format off
 #define PB_LIBM(f) \
   PB_FN double f(double x) { return ::f(x); }
-PB_LIBM(exp)
-PB_LIBM(expm1) PB_LIBM(log) PB_LIBM(log1p) PB_LIBM(log2) PB_LIBM(sin) PB_LIBM(cos) PB_LIBM(tan) PB_LIBM(sinh)
-    PB_LIBM(cosh) PB_LIBM(tanh) PB_LIBM(asin) PB_LIBM(acos) PB_LIBM(atan) PB_LIBM(erf) PB_LIBM(erfc)
+PB_LIBM(exp) PB_LIBM(expm1) PB_LIBM(log) PB_LIBM(log1p) PB_LIBM(log2) PB_LIBM(sin) PB_LIBM(cos) PB_LIBM(tan)
+PB_LIBM(sinh) PB_LIBM(cosh) PB_LIBM(tanh) PB_LIBM(asin) PB_LIBM(acos) PB_LIBM(atan) PB_LIBM(erf) PB_LIBM(erfc)
 #undef PB_LIBM
-        PB_FN double pow(double a, double b) {
+    // clang-format on
+    PB_FN double pow(double a, double b) {
   return ::pow(a, b);
 }
 PB_FN double rsqrt(double x) { return 1.0 / sqrt(x); }

@@ -80,29 +80,31 @@ struct ScalarTypeOf<Expr> {
   using type = double;
 };
 
+// clang-format off
 #define PB_EXPR_UNARY(f) \
   inline Expr f(const Expr& x) { return Expr::apply(#f, {x}); }
-PB_EXPR_UNARY(exp)
-PB_EXPR_UNARY(expm1) PB_EXPR_UNARY(log) PB_EXPR_UNARY(log1p) PB_EXPR_UNARY(log2) PB_EXPR_UNARY(sqrt)
-    PB_EXPR_UNARY(rsqrt) PB_EXPR_UNARY(recip) PB_EXPR_UNARY(square) PB_EXPR_UNARY(sin) PB_EXPR_UNARY(cos)
-        PB_EXPR_UNARY(tan) PB_EXPR_UNARY(sinh) PB_EXPR_UNARY(cosh) PB_EXPR_UNARY(tanh) PB_EXPR_UNARY(asin)
-            PB_EXPR_UNARY(acos) PB_EXPR_UNARY(atan) PB_EXPR_UNARY(erf) PB_EXPR_UNARY(erfc) PB_EXPR_UNARY(sigmoid)
-                PB_EXPR_UNARY(softplus) PB_EXPR_UNARY(ndtri) PB_EXPR_UNARY(mills) PB_EXPR_UNARY(abs) PB_EXPR_UNARY(sign)
-                    PB_EXPR_UNARY(floor) PB_EXPR_UNARY(ceil) PB_EXPR_UNARY(round) PB_EXPR_UNARY(trunc)
-                        PB_EXPR_UNARY(isnan) PB_EXPR_UNARY(isinf) PB_EXPR_UNARY(isfinite)
+PB_EXPR_UNARY(exp) PB_EXPR_UNARY(expm1) PB_EXPR_UNARY(log) PB_EXPR_UNARY(log1p) PB_EXPR_UNARY(log2) PB_EXPR_UNARY(sqrt)
+PB_EXPR_UNARY(rsqrt) PB_EXPR_UNARY(recip) PB_EXPR_UNARY(square) PB_EXPR_UNARY(sin) PB_EXPR_UNARY(cos)
+PB_EXPR_UNARY(tan) PB_EXPR_UNARY(sinh) PB_EXPR_UNARY(cosh) PB_EXPR_UNARY(tanh) PB_EXPR_UNARY(asin)
+PB_EXPR_UNARY(acos) PB_EXPR_UNARY(atan) PB_EXPR_UNARY(erf) PB_EXPR_UNARY(erfc) PB_EXPR_UNARY(sigmoid)
+PB_EXPR_UNARY(softplus) PB_EXPR_UNARY(ndtri) PB_EXPR_UNARY(mills) PB_EXPR_UNARY(abs) PB_EXPR_UNARY(sign)
+PB_EXPR_UNARY(floor) PB_EXPR_UNARY(ceil) PB_EXPR_UNARY(round) PB_EXPR_UNARY(trunc) PB_EXPR_UNARY(isnan)
+PB_EXPR_UNARY(isinf) PB_EXPR_UNARY(isfinite)
 #undef PB_EXPR_UNARY
-                            inline Expr operator-(const Expr& x) {
+    // clang-format on
+    inline Expr operator-(const Expr& x) {
   return Expr::apply("-", {x});
 }
+// clang-format off
 #define PB_EXPR_BINARY(f, op) \
   inline Expr f(const Expr& a, const Expr& b) { return Expr::apply(op, {a, b}); }
-PB_EXPR_BINARY(operator+, "+")
-PB_EXPR_BINARY(operator-, "-") PB_EXPR_BINARY(operator*, "*") PB_EXPR_BINARY(operator/, "/")
-    PB_EXPR_BINARY(operator<, "<") PB_EXPR_BINARY(operator<=, "<=") PB_EXPR_BINARY(operator>, ">")
-        PB_EXPR_BINARY(operator>=, ">=") PB_EXPR_BINARY(operator==, "==") PB_EXPR_BINARY(operator!=, "!=")
-            PB_EXPR_BINARY(min, "min") PB_EXPR_BINARY(max, "max") PB_EXPR_BINARY(pow, "pow")
+PB_EXPR_BINARY(operator+, "+") PB_EXPR_BINARY(operator-, "-") PB_EXPR_BINARY(operator*, "*")
+PB_EXPR_BINARY(operator/, "/") PB_EXPR_BINARY(operator<, "<") PB_EXPR_BINARY(operator<=, "<=")
+PB_EXPR_BINARY(operator>, ">") PB_EXPR_BINARY(operator>=, ">=") PB_EXPR_BINARY(operator==, "==")
+PB_EXPR_BINARY(operator!=, "!=") PB_EXPR_BINARY(min, "min") PB_EXPR_BINARY(max, "max") PB_EXPR_BINARY(pow, "pow")
 #undef PB_EXPR_BINARY
-                inline Expr where(const Expr& m, const Expr& a, const Expr& b) {
+    // clang-format on
+    inline Expr where(const Expr& m, const Expr& a, const Expr& b) {
   return Expr::apply("where", {m, a, b});
 }
 inline Expr fma(const Expr& a, const Expr& b, const Expr& c) { return Expr::apply("fma", {a, b, c}); }

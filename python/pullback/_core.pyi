@@ -771,13 +771,7 @@ def meshgrid(*arrays, indexing: str='xy') -> list:
     """
 
 def promote_types(a: DTypeOf, b: DTypeOf) -> DTypeOf:
-    """
-    The dtype that both are promoted to.
-
-    Example:
-        >>> pb.promote_types(pb.int8, pb.uint8)
-        pullback.int16
-    """
+    """The dtype that both are promoted to; see pb.result_type."""
 
 def memory_stats() -> dict:
     """

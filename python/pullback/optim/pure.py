@@ -71,7 +71,7 @@ def update(
             total = [a + b for a, b in zip(total, sums[i], strict=True)]
         sums = dict.fromkeys(moved, total)
     for i in moved:
-        leaf, slots, scalars = C.optim_pure(*arguments(i), sums[i])
+        leaf, slots, scalars = C.optim_pure(*arguments(i), sums=sums[i])
         leaves[i] = leaf
         for column, value in zip(columns, (*slots, *scalars), strict=True):
             column[i] = value
