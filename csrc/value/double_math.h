@@ -9,10 +9,8 @@ namespace pb {
 PB_LIBM(exp) PB_LIBM(expm1) PB_LIBM(log) PB_LIBM(log1p) PB_LIBM(log2) PB_LIBM(sin) PB_LIBM(cos) PB_LIBM(tan)
 PB_LIBM(sinh) PB_LIBM(cosh) PB_LIBM(tanh) PB_LIBM(asin) PB_LIBM(acos) PB_LIBM(atan) PB_LIBM(erf) PB_LIBM(erfc)
 #undef PB_LIBM
-    // clang-format on
-    PB_FN double pow(double a, double b) {
-  return ::pow(a, b);
-}
+// clang-format on
+PB_FN double pow(double a, double b) { return ::pow(a, b); }
 PB_FN double rsqrt(double x) { return 1.0 / sqrt(x); }
 
 PB_FN double sigmoid(double x) {

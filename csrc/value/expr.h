@@ -91,10 +91,8 @@ PB_EXPR_UNARY(softplus) PB_EXPR_UNARY(ndtri) PB_EXPR_UNARY(mills) PB_EXPR_UNARY(
 PB_EXPR_UNARY(floor) PB_EXPR_UNARY(ceil) PB_EXPR_UNARY(round) PB_EXPR_UNARY(trunc) PB_EXPR_UNARY(isnan)
 PB_EXPR_UNARY(isinf) PB_EXPR_UNARY(isfinite)
 #undef PB_EXPR_UNARY
-    // clang-format on
-    inline Expr operator-(const Expr& x) {
-  return Expr::apply("-", {x});
-}
+// clang-format on
+inline Expr operator-(const Expr& x) { return Expr::apply("-", {x}); }
 // clang-format off
 #define PB_EXPR_BINARY(f, op) \
   inline Expr f(const Expr& a, const Expr& b) { return Expr::apply(op, {a, b}); }
@@ -103,10 +101,8 @@ PB_EXPR_BINARY(operator/, "/") PB_EXPR_BINARY(operator<, "<") PB_EXPR_BINARY(ope
 PB_EXPR_BINARY(operator>, ">") PB_EXPR_BINARY(operator>=, ">=") PB_EXPR_BINARY(operator==, "==")
 PB_EXPR_BINARY(operator!=, "!=") PB_EXPR_BINARY(min, "min") PB_EXPR_BINARY(max, "max") PB_EXPR_BINARY(pow, "pow")
 #undef PB_EXPR_BINARY
-    // clang-format on
-    inline Expr where(const Expr& m, const Expr& a, const Expr& b) {
-  return Expr::apply("where", {m, a, b});
-}
+// clang-format on
+inline Expr where(const Expr& m, const Expr& a, const Expr& b) { return Expr::apply("where", {m, a, b}); }
 inline Expr fma(const Expr& a, const Expr& b, const Expr& c) { return Expr::apply("fma", {a, b, c}); }
 
 }  // namespace pb

@@ -22,17 +22,17 @@ PB_UNARY(acos) PB_UNARY(atan) PB_UNARY(tanh) PB_UNARY(erf) PB_UNARY(erfc) PB_UNA
 PB_UNARY(abs) PB_UNARY(sign) PB_UNARY(floor) PB_UNARY(ceil) PB_UNARY(round) PB_UNARY(trunc) PB_UNARY(ndtri)
 PB_UNARY(isnan) PB_UNARY(isinf) PB_UNARY(isfinite) PB_UNARY(square) PB_UNARY(mills)
 #undef PB_UNARY
-    // clang-format on
-    Tensor operator-(const Tensor& x);
+// clang-format on
+Tensor operator-(const Tensor& x);
 // clang-format off
 #define PB_BINARY(f) Tensor f(const Tensor& a, const Tensor& b);
 PB_BINARY(operator+) PB_BINARY(operator-) PB_BINARY(operator*) PB_BINARY(operator/) PB_BINARY(operator<)
 PB_BINARY(operator<=) PB_BINARY(operator>) PB_BINARY(operator>=) PB_BINARY(operator==) PB_BINARY(operator!=)
 PB_BINARY(min) PB_BINARY(max) PB_BINARY(pow)
 #undef PB_BINARY
-    // clang-format on
-    // No operator!, && or ||: `!t` and `a && b` ask whether a handle is empty. Formulas nest `where` instead.
-    Tensor where(const Tensor& mask, const Tensor& a, const Tensor& b);
+// clang-format on
+// No operator!, && or ||: `!t` and `a && b` ask whether a handle is empty. Formulas nest `where` instead.
+Tensor where(const Tensor& mask, const Tensor& a, const Tensor& b);
 inline Tensor fma(const Tensor& a, const Tensor& b, const Tensor& c) { return a * b + c; }
 
 }  // namespace pb

@@ -59,9 +59,9 @@ def update(
     columns = [list(align(params, state[name], name)) for name in names]
     cut = len(row["slots"])
 
-    def arguments(i: int) -> tuple[Any, ...]:
+    def arguments(i: int, *more: Any) -> tuple[Any, ...]:
         old = [column[i] for column in columns]
-        return row["index"], leaves[i], slope[i], old[:cut], old[cut:], hyper, decay, decoupled, t
+        return row["index"], leaves[i], slope[i], old[:cut], old[cut:], hyper, decay, decoupled, t, *more
 
     moved = [i for i, g in enumerate(slope) if g is not None]
     sums: dict[int, list[Any]] = {i: C.optim_pure_sums(*arguments(i)) if row["sums"] else [] for i in moved}
@@ -71,7 +71,7 @@ def update(
             total = [a + b for a, b in zip(total, sums[i], strict=True)]
         sums = dict.fromkeys(moved, total)
     for i in moved:
-        leaf, slots, scalars = C.optim_pure(*arguments(i), sums=sums[i])
+        leaf, slots, scalars = C.optim_pure(*arguments(i, sums[i]))
         leaves[i] = leaf
         for column, value in zip(columns, (*slots, *scalars), strict=True):
             column[i] = value
