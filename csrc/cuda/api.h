@@ -40,11 +40,14 @@ struct ReduceArgs {
   int64_t outer, n, inner;
 };
 
-// A piece of one parameter. States are float32; g may be of a narrower type.
+// A piece of one parameter. States are float32; g may be of a narrower type. p is read from `from`, which is p itself
+// unless the step starts elsewhere; `noise` holds normal numbers for the rules that take them.
 struct OptimChunk {
   void* p;
+  const void* from;
   const void* g;
-  float* slots[4];
+  float* slots[6];
+  const float* noise;
   int64_t n;
   Type p_type, g_type;
 };
