@@ -10,6 +10,7 @@ Each snippet runs n and 3n times in a process of its own; the difference divided
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -49,7 +50,8 @@ def instructions(setup: str, statement: str, count: int) -> int:
     """Instructions of a process that runs the statement count times, as callgrind counts them."""
     body = "\n    ".join(statement.splitlines())
     code = f"import pullback as pb\npb.set_num_threads(1)\n{setup}\nfor _i in range({count}):\n    {body}\n"
-    package = os.environ.get("PYTHONPATH", str(ROOT / "python"))
+    spec = importlib.util.find_spec("pullback")  # the one that this process would import
+    package = str(Path(spec.origin).parents[1]) if spec and spec.origin else str(ROOT / "python")
     # v3: valgrind knows no AVX-512. A fixed hash seed and no site packages make the counts repeat.
     env = {**os.environ, "PYTHONHASHSEED": "0", "PULLBACK_ISA": "v3", "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:

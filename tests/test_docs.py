@@ -15,9 +15,8 @@ import pullback as pb
 from pullback import _core
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted(
-    m.name for m in pkgutil.walk_packages(pb.__path__, "pullback.") if not m.name.endswith(("__main__", "._core"))
-)
+COMPILED = ("__main__", "._core", "._cuda", ".libpullback_engine")  # what is run, or a library beside the modules
+MODULES = sorted(m.name for m in pkgutil.walk_packages(pb.__path__, "pullback.") if not m.name.endswith(COMPILED))
 GLOBALS = {"pb": pb, "np": np}
 
 
