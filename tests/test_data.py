@@ -206,11 +206,11 @@ def test_worker_processes_report_errors_and_end_with_the_loader():
         next(it)
     assert "in __getitem__" in str(info.value.__cause__)  # the worker's traceback
     del it, info
-    children = multiprocessing.active_children()
     del loader
     gc.collect()
-    for child in children:
-        child.join(60)
+    deadline = time.monotonic() + 60  # joining them here would race with the pool's own thread, which joins them too
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not multiprocessing.active_children()
 
 

@@ -161,6 +161,12 @@ Tensor make_dual(const Tensor& x, const Tensor& t, int level) {
 
 // ---- ops written in Python
 
+// Nodes keep a pointer to their name, so a name from Python is kept for good, once.
+const char* interned(const std::string& name) {
+  static auto* names = new std::unordered_set<std::string>;
+  return names->insert(name).first->c_str();
+}
+
 Tensor checked_like(nb::handle h, const Tensor& like, const char* what) {
   if (h.is_none()) return Tensor();
   if (!is_tensor(h.ptr()))
@@ -181,8 +187,7 @@ nb::list list_of(const Tensor* t, size_t n) {
 // pull(cotangents, outputs, inputs) -> cotangents of the inputs, push(tangents, outputs, inputs) -> tangents of the
 // outputs; None stands for zero.
 nb::tuple custom(const std::string& name, nb::handle inputs, nb::handle outputs, nb::object pull, nb::object push) {
-  static auto* names = new std::unordered_set<std::string>;  // nodes keep a pointer to their name
-  const char* op = names->insert(name).first->c_str();
+  const char* op = interned(name);
   std::vector<Tensor> ins = tensors_of(inputs), outs;
   for (const Tensor& t : tensors_of(outputs)) outs.push_back(detach(t));
   std::vector<Saved> saved;
@@ -227,8 +232,7 @@ nb::list boundary(nb::handle outs, uint64_t start) {
 
 // An op whose inputs are a boundary: pull(cotangents) returns one cotangent or None per source.
 nb::tuple custom_boundary(const std::string& name, nb::handle sources, nb::handle outputs, nb::object pull) {
-  static auto* names = new std::unordered_set<std::string>;
-  const char* op = names->insert(name).first->c_str();
+  const char* op = interned(name);
   std::vector<Tensor> ins = tensors_of(sources), outs;
   for (const Tensor& t : tensors_of(outputs)) outs.push_back(detach(t));
   record_n(op, ins, outs, {}, [pull, n = ins.size(), k = outs.size()](const Slots&, const PullArgs& a) {

@@ -10,7 +10,6 @@ namespace pb::py {
 void bind_cuda(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
-void bind_unstack(nb::module_& m);
 }  // namespace pb::py
 
 NB_MODULE(_core, m) {
@@ -30,7 +29,6 @@ NB_MODULE(_core, m) {
   bind_linear(m);
   bind_conv(m);
   bind_rows(m);
-  bind_unstack(m);
   bind_random(m);
   bind_optim(m);
   bind_autograd(m);

@@ -290,6 +290,16 @@ void bind_layouts(nb::module_& m) {
 }
 
 void bind_joins(nb::module_& m) {
+  def_op(
+      m,
+      {"unstack", "Linear", "unstack(x, *, axis=0)",
+       "The slices of x along an axis, as a tuple of copies without that axis."},
+      [](const Operand& x, int64_t axis) {
+        nb::list parts;
+        for (const Tensor& t : unstack(x.t, axis)) parts.append(t);
+        return nb::tuple(parts);
+      },
+      nb::arg("x"), nb::kw_only(), nb::arg("axis") = 0);
   def_op(m,
          {"concat", "Linear", "concat(arrays, axis=0)",
           "The arrays one after the other along an existing axis (None: each flattened).\n\nExample:\n"

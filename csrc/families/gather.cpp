@@ -509,4 +509,27 @@ Tensor roll(const Tensor& x, int64_t shift, int axis) {
   return concat({slice(x, axis, n - k, k), slice(x, axis, 0, n - k)}, axis);
 }
 
+std::vector<Tensor> unstack(const Tensor& x, int64_t axis) {
+  int a = normalize_axis(axis, x.ndim(), "unstack");
+  int64_t n = x.shape()[a];
+  std::vector<Tensor> outs;
+  outs.reserve(size_t(n));
+  Geometry g = geometry(x);
+  int64_t step = g.strides[a];
+  g.shape.erase(a);
+  g.strides.erase(a);
+  for (int64_t i = 0; i < n; i++) outs.push_back(clone(alias(x, g.shape, g.strides, g.offset + i * step)));
+  Shape part = g.shape;
+  DType dtype = x.dtype();
+  record_n("unstack", {&x, 1}, outs, {}, [a, n, part, dtype](const Slots&, const PullArgs& p) {
+    std::vector<Tensor> parts;
+    for (int64_t i = 0; i < n; i++) parts.push_back(expand_dims(p.g[i] ? p.g[i] : zeros(part, dtype), a));
+    p.gin[0] = concat(parts, a);
+  });
+  for (int64_t i = 0; i < n; i++)
+    push_forward({x}, outs[size_t(i)],
+                 [a, i](const Tensor*, const Tensor* t, const Tensor&) { return with_copy(select(t[0], a, i)); });
+  return outs;
+}
+
 }  // namespace pb

@@ -16,6 +16,9 @@ Tensor concat(const std::vector<Tensor>& parts, int64_t axis);
 Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value);
 Tensor tile(const Tensor& x, const Dims& times);
 Tensor roll(const Tensor& x, int64_t shift, int axis);
+// All slices along an axis, copied, as one op: backward joins their cotangents in one pass, where slicing one after the
+// other would fill a whole array per slice.
+std::vector<Tensor> unstack(const Tensor& x, int64_t axis);
 
 // x[..., indices, ...] at `axis`: the shape of the indices replaces the axis. Negative indices count from the end.
 Tensor take(const Tensor& x, const Tensor& indices, int64_t axis);

@@ -6,6 +6,7 @@
 
 #include "families/map.h"
 #include "families/view.h"
+#include "ops/reductions.h"
 
 namespace pb {
 
@@ -142,24 +143,24 @@ Tensor reduce_call(const ReduceOp& op, const Tensor& x, const Dims& axes, bool k
   push_forward({x}, out, [&](const Tensor* p, const Tensor* t, const Tensor& y) {
     if (!op.reads_x) return reduce_call(op, t[0], axes, keepdims, all);
     Tensor w = op.pull(ones(kept, x.dtype()), p[0], reshape(y, kept), n);
-    return reduce_call(find_reduce("sum"), w * t[0], axes, keepdims, all);
+    return reduce_call(reduce_row<Sum>(), w * t[0], axes, keepdims, all);
   });
   return out;
 }
 
 Tensor sum(const Tensor& x, const Dims& axes, bool keepdims) {
-  return reduce_call(find_reduce("sum"), x, axes, keepdims);
+  return reduce_call(reduce_row<Sum>(), x, axes, keepdims);
 }
-Tensor sum(const Tensor& x) { return reduce_call(find_reduce("sum"), x, {}, false, true); }
+Tensor sum(const Tensor& x) { return reduce_call(reduce_row<Sum>(), x, {}, false, true); }
 Tensor mean(const Tensor& x, const Dims& axes, bool keepdims) {
-  return reduce_call(find_reduce("mean"), x, axes, keepdims);
+  return reduce_call(reduce_row<Mean>(), x, axes, keepdims);
 }
-Tensor mean(const Tensor& x) { return reduce_call(find_reduce("mean"), x, {}, false, true); }
+Tensor mean(const Tensor& x) { return reduce_call(reduce_row<Mean>(), x, {}, false, true); }
 Tensor max_over(const Tensor& x, const Dims& axes, bool keepdims) {
-  return reduce_call(find_reduce("max"), x, axes, keepdims);
+  return reduce_call(reduce_row<Max>(), x, axes, keepdims);
 }
 Tensor min_over(const Tensor& x, const Dims& axes, bool keepdims) {
-  return reduce_call(find_reduce("min"), x, axes, keepdims);
+  return reduce_call(reduce_row<Min>(), x, axes, keepdims);
 }
 
 Tensor rows_of(const Tensor& x, const Dims& axes) {
@@ -178,7 +179,7 @@ Tensor rows_of(const Tensor& x, const Dims& axes) {
 
 // Products of halves, so that every derivative exists, zeros or not; the kernel where no derivative is asked for.
 Tensor prod(const Tensor& x, const Dims& axes, bool keepdims) {
-  if (!any_wants(x) && !has_tangent(x)) return reduce_call(find_reduce("_prod"), x, axes, keepdims);
+  if (!any_wants(x) && !has_tangent(x)) return reduce_call(reduce_row<Prod>(), x, axes, keepdims);
   Split s = split_of(x, axes, keepdims, "prod");
   if (s.n == 0) return ones(s.out_shape, x.dtype());
   Tensor r = rows_of(x, axes);

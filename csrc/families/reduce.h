@@ -16,6 +16,11 @@ struct ReduceOp {
 };
 
 const ReduceOp& find_reduce(std::string_view name);
+template <class Op>
+const ReduceOp& reduce_row() {  // looked up once
+  static const ReduceOp& row = find_reduce(Op::name);
+  return row;
+}
 const std::vector<const ReduceOp*>& reduce_ops();
 void add_reduce(const ReduceOp& row);
 

@@ -1200,6 +1200,9 @@ def split(x: Tensor | complex | object, sections: object, axis: int=0) -> list:
         [[0, 1], [2], [3, 4]]
     """
 
+def unstack(x: Tensor | complex | object, *, axis: int=0) -> tuple:
+    """The slices of x along an axis, as a tuple of copies without that axis."""
+
 def concat(arrays: object, axis: object | None=0) -> Tensor:
     """
     The arrays one after the other along an existing axis (None: each flattened).
@@ -1490,9 +1493,6 @@ def scaled_dot_product_attention(q: Tensor | complex | object, k: Tensor | compl
     """
     softmax(q k^T * scale) v for q (..., L, D), k (..., S, D), v (..., S, E); scale is 1 / sqrt(D) unless given. A bool mask is True where a query attends, a float mask is added; causal: query i sees keys 0..i. A query that attends to nothing gives 0.
     """
-
-def unstack(x: Tensor | complex | object, *, axis: int=0) -> tuple:
-    """The slices of x along an axis, as a tuple of copies without that axis."""
 
 class Generator:
     """
