@@ -120,15 +120,34 @@ def test_another_thread_count_gives_the_same_bytes(whole, tmp_path):
     assert files(tmp_path / "run") == files(whole)
 
 
+def half_written(folder):
+    return [p for p in folder.rglob(".*") if p.suffix == ".tmp"]
+
+
+def wait_for_save(process, folder, known):
+    """Return once a save that was not there before has begun, or the process has ended."""
+    end = time.monotonic() + 60
+    while process.poll() is None and not set(half_written(folder)) - known:
+        assert time.monotonic() < end, "no save in a minute"
+        time.sleep(0.001)
+
+
 def test_killed_twenty_times(whole, tmp_path):
-    """SIGKILL at 20 random moments, then the same command line, with one and two threads in turn."""
+    """SIGKILL at 20 moments, then the same command line, with one and two threads in turn.
+
+    Most moments are random; each fifth one waits until a save has written its first bytes.
+    """
     moments = random.Random(6)
     runs = kills = in_save = 0
     while kills < 20:
         folder = tmp_path / f"run{runs}"
+        known = set(half_written(folder))
         process = start(folder, threads=1 + kills % 2, slow=0.03)
         assert process.stdout.readline() == "start\n", process.stderr.read()
-        time.sleep(moments.uniform(0.0, 0.35))
+        if kills % 5 == 4:
+            wait_for_save(process, folder, known)
+        else:
+            time.sleep(moments.uniform(0.0, 0.35))
         process.send_signal(signal.SIGKILL)
         _, err = process.communicate(timeout=60)
         if process.returncode == 0:  # it was done before: the next one starts anew
@@ -137,7 +156,7 @@ def test_killed_twenty_times(whole, tmp_path):
             continue
         assert process.returncode == -signal.SIGKILL, err
         kills += 1
-        in_save += any(p.suffix == ".tmp" for p in folder.rglob(".*"))
+        in_save += bool(set(half_written(folder)) - known)
     finish(start(folder, threads=2))
     assert files(folder) == files(whole)
     assert in_save >= 1, "no kill hit a save"
