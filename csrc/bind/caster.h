@@ -61,6 +61,7 @@ void bind_create(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_shapes(nb::module_& m);
 void bind_autograd(nb::module_& m);
+void bind_codes(nb::module_& m);
 void bind_random(nb::module_& m);
 void bind_interop(nb::module_& m);
 void bind_linear(nb::module_& m);

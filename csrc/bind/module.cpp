@@ -30,6 +30,7 @@ NB_MODULE(_core, m) {
   bind_conv(m);
   bind_rows(m);
   bind_random(m);
+  bind_codes(m);
   bind_optim(m);
   bind_autograd(m);
   bind_cuda(m);
