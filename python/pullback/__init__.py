@@ -44,6 +44,7 @@ from .transforms import (
 if TYPE_CHECKING:
     from . import cuda, data, fewbit, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
+    from .memory import saving
     from .nn import functional_call
     from .random import manual_seed
 
@@ -54,6 +55,7 @@ _LAZY_NAMES = {
     "load": "io",
     "manual_seed": "random",
     "save": "io",
+    "saving": "memory",
 }
 
 #: What the core offers to the modules of this package alone.
