@@ -27,9 +27,10 @@ Saving saving_from(PyObject* o, std::string_view op, bool choice, bool asked) {
     s.choice = SavedChoice::Code;
     s.bits = int(bits);
   } else {
-    fail<ValueError>(op, "saved= takes None, 'input', 'output', 'recompute' or 1 to 8 bits, got " +
-                             nb::cast<std::string>(nb::repr(o)),
-                     "leave saved= out for the default");
+    fail<ValueError>(
+        op,
+        "saved= takes None, 'input', 'output', 'recompute' or 1 to 8 bits, got " + nb::cast<std::string>(nb::repr(o)),
+        "leave saved= out for the default");
   }
   return s;
 }

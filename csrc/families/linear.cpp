@@ -154,7 +154,8 @@ Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
   Tensor out = product(a, b, false, Tensor(), batch, shape, dtype);
   if (!is_float(dtype)) return out;
   std::vector<Saved> saved;
-  if (any_wants(a, b)) saved = {wants_node(b) ? Saved::operand(a) : Saved(), wants_node(a) ? Saved::operand(b) : Saved()};
+  if (any_wants(a, b))
+    saved = {wants_node(b) ? Saved::operand(a) : Saved(), wants_node(a) ? Saved::operand(b) : Saved()};
   Shape shape_a = a.shape(), shape_b = b.shape();
   record("matmul", {a, b}, out, std::move(saved), [shape_a, shape_b](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
@@ -218,7 +219,8 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
   count(shape, "linear");
   Tensor out = product(x, weight, true, bias, batch, shape, dtype);
   std::vector<Saved> saved;
-  if (any_wants(x, weight)) saved = {wants_node(weight) ? Saved::operand(x) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
+  if (any_wants(x, weight))
+    saved = {wants_node(weight) ? Saved::operand(x) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
   record("linear", {x, weight, bias}, out, std::move(saved), [](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
     if (p.need(0)) p.gin[0] = matmul(g, s[1]);

@@ -30,6 +30,7 @@ struct Storage : alloc::Recycled<Storage> {
   bool readonly = false;
   void (*release)(void*) = nullptr;  // foreign memory: called with owner; null: memory of our allocator
   void* owner = nullptr;
+  int64_t number = 0;  // the memory of a Python number
 };
 void drop(Storage* s);
 
@@ -117,6 +118,7 @@ struct TensorImpl : alloc::Recycled<TensorImpl> {
   }
 };
 void drop(TensorImpl* t);
+int64_t tensors_alive();
 
 inline Tensor::Tensor(const Tensor& o) : impl_(o.impl_) {
   if (impl_) impl_->refs++;
