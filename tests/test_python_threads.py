@@ -115,19 +115,17 @@ def test_two_backwards_through_one_graph():
     inner = []
 
     def hook(g):
-        try:
-            with pb.enable_grad():
-                loss = (y * 3).sum()
+        with pb.enable_grad():
+            loss = (y * 3).sum()
+        with pytest.raises(pb.GraphError, match="another backward is running through this graph"):
             loss.backward(retain_graph=True)
-        except pb.GraphError as e:
-            inner.append(str(e))
+        inner.append(g)
 
     z = y * 1.0
     w = z * z + y  # y waits for z's cotangent while the hook of z runs
     z.register_hook(hook)
     w.sum().backward(retain_graph=True)
     assert len(inner) == 1
-    assert "another backward is running through this graph" in inner[0]
     assert np.array_equal(x.grad.numpy(), [4 * 1 + 2 * 1, 4 * 8 + 2 * 2])
 
 
