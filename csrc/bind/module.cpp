@@ -8,6 +8,7 @@
 namespace pb::py {
 void bind_cuda(nb::module_& m);
 void bind_threads(nb::module_& m);
+void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
 }  // namespace pb::py
@@ -34,6 +35,7 @@ NB_MODULE(_core, m) {
   bind_autograd(m);
   bind_cuda(m);
   bind_threads(m);
+  bind_profile(m);
   m.def(
       "_as_method", [](nb::handle f) { return nb::steal(PyInstanceMethod_New(f.ptr())); },
       "The function as a class attribute that binds its first argument.");
