@@ -167,6 +167,7 @@ struct Pure {
     s.p = cast(p, compute);
     s.g = cast(g, compute);
     s.t = t;
+    s.row = &row;
     for (int j = 0; j < row.nslots; j++) s.slots[j] = cast(nb::cast<Tensor>(slots[size_t(j)]), compute);
     for (int j = 0; j < row.nscalars; j++) s.scalars[j] = cast(nb::cast<Tensor>(scalars[size_t(j)]), DType::F64);
     s.tensor_hyper = row.nscalars || row.nsums;

@@ -4,19 +4,24 @@
 
 namespace pb::optim {
 
+inline constexpr int64_t kTile = 1024;  // what is staged at once: every stream of a tile stays in L1
+
 // One contiguous piece of one tensor, in the compute type.
 struct UpdateArgs {
   void* p;
   const void* from;  // what p is read from; p itself as a rule
   const void* g;
   void* slots[6];
-  const void* noise;   // normal numbers, for rules that take them
-  const double* step;  // Step<double> as an array
-  double scale;        // multiplies g first
+  const void* noise;    // normal numbers, for rules that take them
+  const double* step;   // Step<double> as an array
+  const void* program;  // RuleRow::program
+  double scale;         // multiplies g first
   double decay;
   int64_t n;
 };
 
+// What a rule does to one tile: at most kTile elements, contiguous, in the compute type, whatever the format of the
+// memory. Calls for different tiles may run at the same time.
 struct RuleKernels {
   using Update = void (*)(const UpdateArgs&);
   using Measure = void (*)(const UpdateArgs&, double* sums);

@@ -14,7 +14,6 @@ namespace pb::optim {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // 64 KiB a stream: the four streams of Adam stay in L2
-constexpr int64_t kTile = 1024;    // what is staged at once
 constexpr int64_t kGrain = 49152;  // elements for which a second thread pays
 
 const OptimKernels& kernels() {
@@ -241,14 +240,14 @@ void Driver::prepare_entry(Entry& e) {
     std::copy(e.state->scalars, e.state->scalars + kMaxScalars, e.scalars);
     e.step = steps_.size();
     steps_.emplace_back();
-    e.rule->prepare(g.hyper, e.state->t + 1, e.scalars, steps_.back().v);
+    e.rule->prepare(*e.rule, g.hyper, e.state->t + 1, e.scalars, steps_.back().v);
     return;
   }
   if (g.t != e.state->t + 1) {  // tensors that joined at the same time share their Step
     g.t = e.state->t + 1;
     g.step = steps_.size();
     steps_.emplace_back();
-    g.rule->prepare(g.hyper, g.t, nullptr, steps_.back().v);
+    g.rule->prepare(*g.rule, g.hyper, g.t, nullptr, steps_.back().v);
   }
   e.step = g.step;
 }
@@ -304,14 +303,14 @@ void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
   const Group& group = groups_[e.group];
   const int lane = lane_of(e.compute), bytes = itemsize(e.compute);
   const bool clamp = options_.clip_value >= 0, noise = e.rule->noise && write;
-  const bool staged = clamp || noise || !e.direct_g || !e.direct_p;
   UpdateArgs a{};
   a.step = steps_[e.step].v;
+  a.program = e.rule->program;
   a.scale = clamp ? 1 : multiplier_;
   a.decay = group.decay;
   for (int64_t at = 0; at < k.n; at += a.n) {
     const int64_t begin = k.begin + at;
-    a.n = staged ? std::min(kTile, k.n - at) : k.n;
+    a.n = std::min(kTile, k.n - at);
     for (int j = 0; j < e.rule->nslots; j++) a.slots[j] = static_cast<char*>(e.slots[j]) + begin * bytes;
     a.g = static_cast<char*>(e.g.raw()) + begin * bytes;
     a.p = static_cast<char*>(e.address) + begin * bytes;
@@ -346,7 +345,7 @@ void Driver::update_chunk(size_t c) {
   if (!e.active) return;
   const Group& group = groups_[e.group];
   const int lane = lane_of(e.compute);
-  auto update = kernels().rules[e.rule->index].update[lane][int(group.mode)];
+  auto update = e.rule->kernels->update[lane][int(group.mode)];
   if (group.prox == Prox::None) return visit(k, e, true, update);
   constexpr double inf = std::numeric_limits<double>::infinity();
   bool finite = true;
@@ -390,7 +389,7 @@ void Driver::sum_chunk(size_t c) {
   const Entry& e = entries_[k.entry];
   if (!e.active || !e.rule->nsums) return;
   const bool coupled = groups_[e.group].mode == Decay::Coupled;
-  auto measure = kernels().rules[e.rule->index].measure[lane_of(e.compute)][coupled];
+  auto measure = e.rule->kernels->measure[lane_of(e.compute)][coupled];
   double* total = &parts_[c * kMaxSums];
   std::fill(total, total + kMaxSums, 0.0);
   visit(k, e, false, [&](const UpdateArgs& a) {
@@ -427,7 +426,7 @@ void Driver::add_sums() {
       last = e.rule;
     }
     const double* sums = e.rule->scope == Scope::Model ? shared : e.sums;
-    e.rule->finish(groups_[e.group].hyper, e.state->t + 1, e.scalars, sums, steps_[e.step].v);
+    e.rule->finish(*e.rule, groups_[e.group].hyper, e.state->t + 1, e.scalars, sums, steps_[e.step].v);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "cpu/dispatch.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "value/tensor_value.h"
@@ -40,7 +41,7 @@ auto prepare_any(const typename Rule::template Hyper<S>& h, int64_t t, Slots<S, 
 }
 
 template <class Rule>
-void prepare_host(const double* hyper, int64_t t, double* scalars, double* step) {
+void prepare_host(const RuleRow&, const double* hyper, int64_t t, double* scalars, double* step) {
   using Hyper = typename Rule::template Hyper<double>;
   static_assert(sizeof(Hyper) == sizeof(double) * hyper_count<Rule>(), "hyper[] names every member of Hyper");
   constexpr int n = scalar_count<Rule>();
@@ -51,7 +52,7 @@ void prepare_host(const double* hyper, int64_t t, double* scalars, double* step)
 }
 
 template <class Rule>
-void finish_host(const double* hyper, int64_t t, double* scalars, const double* sums, double* step) {
+void finish_host(const RuleRow&, const double* hyper, int64_t t, double* scalars, const double* sums, double* step) {
   using Hyper = typename Rule::template Hyper<double>;
   constexpr int n = scalar_count<Rule>();
   auto kept = from_array<Scalars<Rule>>(scalars, n);
@@ -70,7 +71,7 @@ typename Rule::template Step<Tensor> prepare_graph(PureStep& s) {
   constexpr int n = step_count<Rule>(), kept = scalar_count<Rule>();
   if (kept == 0 && sum_count<Rule>() == 0 && !s.tensor_hyper) {
     double plain[n];
-    prepare_host<Rule>(s.plain, s.t, nullptr, plain);
+    prepare_host<Rule>(*s.row, s.plain, s.t, nullptr, plain);
     Tensor weak[n];
     for (int i = 0; i < n; i++) weak[i] = Tensor(plain[i]);
     return from_array<Step>(weak, n);
@@ -120,6 +121,7 @@ RuleRow row_of(int index) {
   r.name = Rule::name;
   r.doc = Rule::doc;
   r.index = index;
+  r.kernels = &static_cast<const OptimKernels*>(isa_table("optim"))->rules[index];
   r.nslots = slot_count<Rule>();
   r.nhyper = hyper_count<Rule>();
   r.nstep = step_count<Rule>();
