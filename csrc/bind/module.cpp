@@ -10,6 +10,7 @@ namespace pb::py {
 void bind_cuda(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
+void bind_user_rule(nb::module_& m);
 }  // namespace pb::py
 
 NB_MODULE(_core, m) {
@@ -31,6 +32,7 @@ NB_MODULE(_core, m) {
   bind_rows(m);
   bind_random(m);
   bind_optim(m);
+  bind_user_rule(m);
   bind_autograd(m);
   bind_cuda(m);
   m.def(

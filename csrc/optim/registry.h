@@ -45,5 +45,6 @@ struct RuleRow {
 
 const RuleRow& rule_row(int index);
 int rule_count();
+int add_rule(RuleRow& row);  // of a rule that is not in optim/rules.h; sets and returns its index
 
 }  // namespace pb::optim

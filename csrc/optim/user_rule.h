@@ -3,9 +3,9 @@
 // Note [Rules from outside]
 // What depends on no element (hyper-parameters, the step count, sums over whole tensors, numbers kept per tensor) is
 // evaluated once per step in double. The rest becomes a program of element-wise kernels of the registry, which the
-// driver runs tile by tile: all operands of a tile stay in L1, and a result that nobody reads later goes straight to
-// its parameter or state. Products that are added or subtracted at once take one kernel (cpu/tile_kernels.h), with the
-// same two roundings. Nothing is compiled, and a step allocates nothing.
+// driver runs tile by tile: all operands of a tile stay in L1, and a result whose old value nobody reads later goes
+// straight to its parameter or state. A product that is added or subtracted at once takes one kernel with the same two
+// roundings (cpu/tile_kernels.h). Nothing is compiled, and a step allocates nothing.
 #pragma once
 #include <memory>
 #include <string>
@@ -29,20 +29,19 @@ struct Node {
   double params[kMaxArgs] = {};
 };
 
-// Places of operands: what a tile reads and writes, and the numbers that stand beside it.
+// Operands of a kernel: places are tiles, values are numbers beside them.
 inline constexpr int kPlaceFrom = 0, kPlaceGrad = 1, kPlaceParam = 2, kPlaceSlots = 3,
                      kPlaceTemps = kPlaceSlots + kMaxSlots, kMaxTemps = 48, kPlaces = kPlaceTemps + kMaxTemps;
 inline constexpr int kValueScale = 0, kValueDecay = 1, kValueStep = 2, kValueConstants = kValueStep + kMaxStep,
                      kMaxConstants = 32, kValues = kValueConstants + kMaxConstants;
 
-// One kernel of a tile. An input below kPlaces is a tile, others are values.
 struct Instruction {
-  enum Kind : uint8_t { Map, Test, Spread, Copy, MulAdd };
+  enum Kind : uint8_t { Map, Test, Spread, Copy, MulAdd };  // Test: a kernel of truth values, which become 0 and 1
   Kind kind = Map;
-  uint8_t inputs = 0;
-  unsigned scalars = 0;    // bit j: input j is one value
-  int in[kMaxInputs] = {}, out = 0;
-  MapKernels::Fn fn[2] = {};         // float or double
+  int inputs = 0, out = 0;
+  int in[kMaxInputs] = {};  // from kPlaces on: values
+  unsigned scalars = 0;     // bit j: input j is a value
+  MapKernels::Fn fn[2] = {};
   TileKernels::MulAdd fused[2] = {};
   double params[kMaxArgs] = {};
 };
@@ -50,9 +49,9 @@ struct Instruction {
 struct Program {
   std::vector<Instruction> code;
   std::vector<double> constants;
-  bool scales = false;  // the first instruction multiplies the gradient, and may be left out for the factor 1
-  int temps = 0;
-  int results[kMaxSums] = {};  // places of what measure sums
+  int scaled = 0;              // where the first instruction puts g * scale; it is left out when scale is 1. 0: none
+  int temps = 0;               // tiles of scratch
+  int results[kMaxSums] = {};  // places of what a measure sums
 };
 
 struct UserRule {
@@ -63,10 +62,10 @@ struct UserRule {
   int new_p = 0;
   std::vector<int> new_slots, new_numbers, sums;
 
-  // Made by finish_rule.
-  std::vector<int> numeric;  // nodes that are one value per step
-  std::vector<int> place;    // of each node among them
-  std::vector<int> handed;   // those that elements read: they are the Step
+  // Made by add_user_rule.
+  std::vector<int> numeric;  // the nodes that are one value per step
+  std::vector<int> rank;     // of each node among them
+  std::vector<int> handed;   // those that elements read: the Step
   Program update[kDecays], measure[2];
   std::vector<std::string_view> slot_names, number_names;
   RuleRow row;
@@ -75,7 +74,6 @@ struct UserRule {
 // Checks the rule, makes its programs and adds its row to the registry, where it stays. Returns its index.
 int add_user_rule(std::unique_ptr<UserRule> rule, Scope scope);
 
-// Program of the update with a decay, or of the measure with coupled decay or none.
 Program compile_update(const UserRule& rule, Decay decay);
 Program compile_measure(const UserRule& rule, bool coupled);
 
