@@ -51,38 +51,32 @@ struct Product {
     Strips sa = rows(r.i, r.m), sb = columns(r.j, r.n);
     LoadA a = load_a.batch(r.batch);
     LoadB b = load_b.batch(r.batch);
-    bool direct_a = false, direct_b = false;
+    bool direct_a = false;
     if constexpr (LoadA::dense) direct_a = !packed_a && a.along_lines() && r.n <= 2 * kCols;
-    if constexpr (LoadB::dense) direct_b = !packed_b && b.along_lines() && sa.count <= 2 && r.n % kLane == 0;
     S* c = static_cast<S*>(g.c) + r.batch * g.c_batch;
     for (int64_t k0 = r.k0; k0 < r.k1; k0 += plan.depth) {
       int64_t k = at_most(plan.depth, r.k1 - k0);
-      const S *pa = packed_a ? packed_a + (k0 - r.k0) * sa.count * kPitch : space, *pb = space;
+      const S* pa = packed_a ? packed_a + (k0 - r.k0) * sa.count * kPitch : space;
+      S* pb = space;
       if (!packed_a && !direct_a) {
         pack(space, a, k0, k, sa, 0, sa.count);
         pb += sa.count * kPitch * k;
       }
       TileArgs<S> t{};
       t.k = k;
-      t.a_step = kPitch;
-      t.b_step = kCols;
-      if constexpr (LoadA::dense)
-        if (direct_a) t.a_step = g.a_col;
-      if constexpr (LoadB::dense)
-        if (direct_b) t.b_step = g.b_row;
+      t.a_step = direct_a ? g.a_col : kPitch;
       t.c_row = g.c_row;
       t.add = g.accumulate || k0 > 0;
       for (int64_t s = 0; s < sb.count; s++) {
-        if (packed_b) {
-          t.b = packed_b + ((k0 - r.k0) * sb.count + s * k) * kCols;
-        } else if (!direct_b) {
-          if (s % kGroup == 0) pack(const_cast<S*>(pb), b, k0, k, sb, s, at_most(s + kGroup, sb.count));
-          t.b = pb + s % kGroup * k * kCols;
-        }
         int64_t j = r.j + sb.begin(s);
-        if constexpr (LoadB::dense)
-          if (direct_b) t.b = b.direct(j, k0);
         t.width = sb.width(s);
+        t.b = packed_b ? packed_b + ((k0 - r.k0) * sb.count + s * k) * kCols : pb + s % kGroup * k * kCols;
+        t.b_step = kCols;
+        if (plan.direct_b && t.width % kLane == 0) {
+          if constexpr (LoadB::dense) t.b = b.direct(j, k0), t.b_step = g.b_row;
+        } else if (!packed_b && (s % kGroup == 0 || plan.direct_b)) {
+          pack(pb + s % kGroup * k * kCols, b, k0, k, sb, s, plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
+        }
         auto& tiles = kTiles<S>.fn[ceil_div(t.width, kLane) - 1];
         for (int64_t q = 0; q < sa.count; q++) {
           int64_t i = r.i + sa.begin(q), h = sa.width(q);
@@ -125,15 +119,15 @@ struct Product {
     }
     wait_for(packed[half], (q / 2 + 1) * plan.pieces);
     if (k0 > 0) wait_for(computed[1 - half], (q + 1) / 2 * plan.tasks);  // the sums continue those of the panel before
-    int64_t begin = (at - plan.pieces) * plan.lines;
+    int64_t begin = plan.begin(at - plan.pieces), lines = plan.begin(at - plan.pieces + 1) - begin;
     if (plan.by_rows) {
-      r.i = begin, r.m = at_most(plan.lines, g.m - begin);
+      r.i = begin, r.m = lines;
       r.j = first, r.n = count;
-      block(r, nullptr, panel, space);
+      if (lines) block(r, nullptr, panel, space);
     } else {
       r.i = first, r.m = count;
-      r.j = begin, r.n = at_most(plan.lines, g.n - begin);
-      block(r, panel, nullptr, space);
+      r.j = begin, r.n = lines;
+      if (lines) block(r, panel, nullptr, space);
     }
     __atomic_fetch_add(&computed[half], 1, __ATOMIC_RELEASE);
   }
@@ -149,7 +143,7 @@ struct Product {
   // All memory is taken here: a thread that failed to get its own would leave others waiting.
   void run() {
     int64_t team = products(g) < kThreadWork ? 1 : at_most(pb_num_threads(), g.batch * plan.panels * plan.tasks);
-    int64_t block_a = ceil_div(plan.by_rows ? plan.lines : g.m, kMaxRows) * kPitch * plan.depth;
+    int64_t block_a = ceil_div(plan.by_rows ? plan.longest() : g.m, kMaxRows) * kPitch * plan.depth;
     int64_t group_b = at_most(kGroup, ceil_div(g.n, kCols)) * kCols * plan.depth;
     own_size = plan.by_rows && plan.shared ? block_a : plan.shared ? group_b : block_a + group_b;
     own_size = round_up(own_size, 64 / int64_t(sizeof(S)));
@@ -198,7 +192,7 @@ void run_store(const GemmArgs& g, const Store& store) {
   }
   LoadDense<S> a{static_cast<const S*>(g.a), g.a_row, g.a_col, g.a_batch};
   LoadDense<S> b{static_cast<const S*>(g.b), g.b_col, g.b_row, g.b_batch};
-  Product<S, LoadDense<S>, LoadDense<S>, Store> p{g, a, b, store, make_plan<S>(g)};
+  Product<S, LoadDense<S>, LoadDense<S>, Store> p{g, a, b, store, make_plan<S>(g, true)};
   p.run();
 }
 

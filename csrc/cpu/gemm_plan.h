@@ -5,6 +5,7 @@
 // every task, so it is packed once, by all threads, before the tasks run. So each number is packed once per panel of the
 // operand that meets it. A panel is as much of the shared operand as may lie packed at a time. Nothing of this shows in
 // the result (Note [Order of the products]), so the cut may look at the number of threads.
+// A small b whose rows lie well is read where it is: packing it would cost more than it saves, and nobody waits for it.
 #pragma once
 #include "cpu/gemm_args.h"
 #include "cpu/gemm_tile.h"
@@ -16,7 +17,8 @@ inline constexpr int64_t kPanelDepth = 1024;     // steps of k in a panel
 inline constexpr int64_t kBlockRows = 512;       // of a in one block: half of a second-level cache
 inline constexpr int64_t kPanelColumns = 1024;   // of b in a panel, or in one task
 inline constexpr int64_t kPieceBytes = 1 << 16;  // packed by one thread in one go
-inline constexpr int64_t kTaskWork = 1 << 20;    // products worth a task of their own
+inline constexpr int64_t kDirectBytes = 1 << 18;  // a block of b that need not be packed
+inline constexpr int64_t kTaskWork = 1 << 19;    // products worth a task of their own
 inline constexpr int64_t kThreadWork = 1 << 20;  // below, one thread does all
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -37,18 +39,26 @@ constexpr int64_t piece_strips(int64_t pitch) {
 
 struct Plan {
   int64_t depth;           // of a block of k
+  bool direct_b;           // b is not packed
   bool by_rows;            // tasks are ranges of rows and share b; otherwise ranges of columns, and share a
-  bool shared;             // false: one task does a whole product and packs both operands
-  int64_t tasks, lines;    // per panel, and the lines of a task
+  bool shared;             // false: a task packs what it needs of both operands
+  int64_t tasks;           // per panel
+  int64_t cut, lines;      // lines of the operand that is cut; of those a task begins at a multiple of `lines`
   int64_t panels, panel;   // along the shared operand: how many, and their lines
   int64_t deeps, deep;     // along k: how many panels, and their steps
   int64_t pieces, strips;  // packing tasks per panel, and the strips of a whole panel
+
+  int64_t begin(int64_t task) const {
+    int64_t at = round_up(task * cut / tasks, lines);
+    return at < cut ? at : cut;
+  }
+  int64_t longest() const { return at_most(cut, round_up(ceil_div(cut, tasks), lines)); }
 };
 
 // Four tasks per thread where the work is worth it, more where blocks would outgrow the caches.
 template <class S>
-Plan make_plan(const GemmArgs& g) {
-  constexpr int64_t kCols = kColumns<S>, kPitch = round_up(kMaxRows, 8);
+Plan make_plan(const GemmArgs& g, bool dense_b) {
+  constexpr int64_t kCols = kColumns<S>, kPitch = round_up(kMaxRows, 8), kSize = sizeof(S);
   Plan p{};
   int64_t team = pb_num_threads();
   double work = products(g), wish = 1;
@@ -56,16 +66,15 @@ Plan make_plan(const GemmArgs& g) {
     wish = work / kTaskWork < double(4 * team) ? work / kTaskWork : double(4 * team);
     wish = (wish < 2 ? 2 : wish) / double(g.batch);
   }
+  auto wished = int64_t(wish + 0.999);
   p.depth = block_depth(g.k);
-  p.by_rows = g.m >= g.n;
-  int64_t cut = p.by_rows ? g.m : g.n, whole = p.by_rows ? g.n : g.m;
-  int64_t most = p.by_rows ? kBlockRows : kPanelColumns, least = p.by_rows ? 2 * kMaxRows : kCols;
-  p.tasks = at_least(ceil_div(cut, most), at_most(int64_t(wish + 0.999), cut / least));
-  p.tasks = at_least(p.tasks, 1);
-  p.lines = ceil_div(cut, p.tasks);
-  if (!p.by_rows) p.lines = round_up(p.lines, kCols);
-  p.tasks = ceil_div(cut, p.lines);
-  p.shared = p.tasks > 1 || (!p.by_rows && whole > kBlockRows);
+  p.direct_b = dense_b && g.b_col == 1 && (g.m <= 2 * kMaxRows || p.depth * g.b_row <= kDirectBytes / kSize);
+  p.by_rows = g.m >= g.n || (p.direct_b && g.m >= 2 * kMaxRows * wished);
+  p.cut = p.by_rows ? g.m : g.n;
+  p.lines = !p.by_rows ? kCols : kMaxRows < 8 ? kMaxRows : 1;  // short tiles are slower, tall ones hardly
+  int64_t whole = p.by_rows ? g.n : g.m, most = p.by_rows ? kBlockRows : kPanelColumns;
+  p.tasks = at_least(ceil_div(p.cut, most), at_most(wished, p.cut / (p.by_rows ? 2 * kMaxRows : kCols)));
+  p.shared = p.by_rows ? p.tasks > 1 && !p.direct_b : p.tasks > 1 || whole > kBlockRows;
   p.panels = p.deeps = 1;
   p.panel = whole;
   p.deep = g.k;
