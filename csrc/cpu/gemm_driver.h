@@ -84,6 +84,9 @@ struct Product {
           if constexpr (LoadA::dense)
             if (direct_a) t.a = a.direct(i, k0);
           t.c = c + i * g.c_row + j;
+          const S* next = packed_b && s + 1 < sb.count ? t.b + k * kCols : t.a + k * kPitch;
+          t.ahead = next + q * k * (64 / int64_t(sizeof(S)));
+          if (q * 64 >= kCols * int64_t(sizeof(S))) t.ahead = t.b;
           tiles[h - 1](t);
           if (k0 + k == g.k) finish(t.c, g.c_row, h, t.width, j, store);
         }
