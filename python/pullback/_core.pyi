@@ -934,8 +934,8 @@ def erf(x: Tensor | complex | object) -> Tensor:
 def erfc(x: Tensor | complex | object) -> Tensor:
     """1 - erf(x), exact in the tail."""
 
-def _mills(x: Tensor | complex | object) -> Tensor:
-    """Mills' ratio (1 - cdf(x)) / density(x) of the normal distribution, x >= 0."""
+def _normal_cdf(x: Tensor | complex | object) -> Tensor:
+    """The normal distribution function, (1 + erf(x / sqrt(2))) / 2."""
 
 def floor(x: Tensor | complex | object) -> Tensor:
     """The largest integer not above x."""
