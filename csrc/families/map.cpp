@@ -192,10 +192,9 @@ struct MapNode final : Node, MapCall, alloc::Recycled<MapNode> {
     for (Saved& s : in) s = Saved();
     out = Saved();
   }
-  void visit_saved(const std::function<void(const Tensor&)>& f) const override {
-    for (const Saved& s : in)
-      if (s) f(s.peek());
-    if (out) f(out.peek());
+  void visit_saved(const VisitKept& f) const override {
+    for (const Saved& s : in) s.visit(f);
+    out.visit(f);
   }
   void output_pushed(const Tensor& y) override { out.take_tangents(y); }
 

@@ -17,6 +17,7 @@
 namespace pb {
 
 struct Node;
+struct Late;  // tape/node.h
 struct TensorImpl;
 class Tensor;
 
@@ -90,6 +91,7 @@ struct Meta {
   std::vector<Tangent> tangents;  // ascending level
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
   std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
+  std::shared_ptr<const Late> late;  // of a saved slot's handle: how its words are read
 };
 
 struct TensorImpl : alloc::Recycled<TensorImpl> {
