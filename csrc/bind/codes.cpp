@@ -12,6 +12,8 @@ namespace pb::py {
 
 namespace {
 
+std::string repr_of(nb::handle h) { return nb::repr(h).c_str(); }
+
 // The constants of `op` from a dict of names.
 void read_params(const MapOp& op, const nb::dict& given, double* params) {
   for (int i = 0; i < op.nargs; i++) params[i] = op.args[i].value;
@@ -70,6 +72,15 @@ Tensor backward(const Operand& dy, const Tensor& words, const std::shared_ptr<Co
 }
 
 }  // namespace
+
+int block_bits(const char* op, nb::handle saved) {
+  if (saved.is_none()) return 0;
+  if (PyUnicode_Check(saved.ptr()) && PyUnicode_CompareWithASCIIString(saved.ptr(), "input") == 0) return -1;
+  int64_t bits = PyLong_Check(saved.ptr()) && !PyBool_Check(saved.ptr()) ? nb::cast<int64_t>(saved) : 0;
+  if (bits == 4 || bits == 8) return int(bits);
+  fail<ValueError>(op, "saved= takes 4 or 8, the bits of a block-quantised input, got " + repr_of(saved),
+                   "leave saved= out to keep the input exactly");
+}
 
 void bind_codes(nb::module_& m) {
   nb::class_<Code>(m, "FewbitCode")

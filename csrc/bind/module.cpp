@@ -31,6 +31,7 @@ NB_MODULE(_core, m) {
   bind_rows(m);
   bind_random(m);
   bind_codes(m);
+  bind_fused(m);
   bind_optim(m);
   bind_autograd(m);
   bind_cuda(m);

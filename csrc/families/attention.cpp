@@ -8,6 +8,7 @@
 #include "families/reduce.h"
 #include "families/row.h"
 #include "families/view.h"
+#include "fewbit/block.h"
 
 namespace pb {
 
@@ -104,7 +105,7 @@ void graph_pull(const PullArgs& a, const Tensor& q, const Tensor& k, const Tenso
   if (a.need(1)) a.gin[1] = matmul(swap_axes(s, -1, -2), q);
 }
 
-Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal) {
+Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal, int bits) {
   Tensor cq = raw(q), ck = raw(k), cv = raw(v);
   AttentionCall call = call_of(cq, ck, cv, scale, causal);
   Shape shape = q.shape(), rows = q.shape();
@@ -115,7 +116,9 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
   call.lse = lse.data<float>();
   kernels().forward(call);
   std::vector<Saved> saved;
-  if (any_wants(q, k, v)) saved = {Saved(q), Saved(k), Saved(v), Saved::output(y), Saved(lse)};
+  if (any_wants(q, k, v))
+    saved = {saved_operand(q, bits), saved_operand(k, bits), saved_operand(v, bits),
+             bits ? saved_operand(y, bits) : Saved::output(y), Saved(lse)};
   record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved),
          [scale, causal](const Slots& s, const PullArgs& a) {
            Tensor q = s[0], k = s[1], v = s[2];
@@ -147,8 +150,10 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
   if (!(o.dropout >= 0 && o.dropout < 1))
     fail<ValueError>("scaled_dot_product_attention", "dropout must be in [0, 1), got " + std::to_string(o.dropout),
                      "0 means no dropout");
+  int bits = operand_bits("scaled_dot_product_attention", o.saved);
   double scale = o.has_scale ? o.scale : width ? 1 / std::sqrt(double(width)) : 1;
-  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) return blocked_attention(q, k, v, scale, o.causal);
+  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) 
+    return blocked_attention(q, k, v, scale, o.causal, bits);
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
   if (bool(mask) && mask.dtype() == DType::Bool)

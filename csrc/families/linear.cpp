@@ -5,6 +5,7 @@
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
+#include "fewbit/block.h"
 
 namespace pb {
 
@@ -197,7 +198,8 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   return reshape(out, shape);
 }
 
-Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
+Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, int saved_bits) {
+  saved_bits = operand_bits("linear", saved_bits);
   if (weight0.ndim() != 2) fail<ShapeError>("linear", "the weight must be 2-d, (out, in)", "reshape it", weight0);
   if (x0.ndim() == 0 || x0.shape().back() != weight0.shape()[1])
     fail<ShapeError>("linear", "inner sizes differ: the last axis of x must be the weight's second",
@@ -218,7 +220,8 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
   count(shape, "linear");
   Tensor out = product(x, weight, true, bias, batch, shape, dtype);
   std::vector<Saved> saved;
-  if (any_wants(x, weight)) saved = {wants_node(weight) ? Saved(x) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
+  if (any_wants(x, weight))
+    saved = {wants_node(weight) ? saved_operand(x, saved_bits) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
   record("linear", {x, weight, bias}, out, std::move(saved), [](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
     if (p.need(0)) p.gin[0] = matmul(g, s[1]);

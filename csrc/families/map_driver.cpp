@@ -230,6 +230,20 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
 
 }  // namespace
 
+void load_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, void* tile) {
+  const CastKernels& k = cast_kernels();
+  if (!o.single) return gather(k, c, o, shape, first, n, tile);
+  alignas(8) char value[8];
+  k.load[int(c)][int(o.dtype)](value, o.data, 1, 1);
+  splat(tile, value, c, n);
+}
+
+void store_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, const void* tile) {
+  const CastKernels& k = cast_kernels();
+  if (!o.single) return scatter(k, c, o, shape, first, n, tile);
+  k.store[int(c)][int(o.dtype)](o.data, 1, tile, 1);
+}
+
 void spread_value(void* tile, const Tensor& t, Compute compute, int64_t n) {
   alignas(8) char value[8];
   cast_kernels().load[int(compute)][int(t.dtype())](value, t.raw(), 1, 1);

@@ -47,6 +47,9 @@ struct MapPlan {
   const MapCodes* codes = nullptr;
 };
 
+// Elements [first, first + n) of an operand of this shape, from memory to a tile of the compute type and back.
+void load_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, void* tile);
+void store_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, const void* tile);
 MapOperand operand_of(const Tensor& t, const Shape& shape);
 void run_plan(MapPlan& plan);
 // The first n elements of a tile become the one value of t, in the compute type.

@@ -150,6 +150,72 @@ Code::Code(int64_t bits, std::vector<double> boundaries, std::vector<int64_t> la
   table_.flips = flips_.data();
 }
 
+// ---- what a call keeps
+
+CodeLookup code_lookup = nullptr;
+
+CodeRef code_for(const MapOp& op, const double* params, DType dtype, const Saving& s) {
+  if (s.choice != SavedChoice::Code || compute_of(dtype) != Compute::F32 || !code_lookup) return nullptr;
+  CodeRef code = code_lookup(op, params, s);
+  return code && code->order() >= announced_order() ? code : nullptr;
+}
+
+namespace {
+
+class CodeWords final : public Late {
+ public:
+  explicit CodeWords(CodeRef code) : code_(std::move(code)) {}
+  Tensor get(const Tensor& words, const char* op) const override {
+    if (mode().grad && code_->order() < 2) refuse_order(op, "a derivative code");
+    return words;
+  }
+  const char* scheme() const override {
+    static const char* const names[] = {"1-bit code", "2-bit code", "3-bit code", "4-bit code",
+                                        "5-bit code", "6-bit code", "7-bit code", "8-bit code"};
+    return names[code_->bits() - 1];
+  }
+  const char* error() const override { return code_->random() ? "unbiased" : "bounded"; }
+
+ private:
+  CodeRef code_;
+};
+
+// A handle with the place in the graph that an edge leads to, without data.
+Tensor place_of(const Edge& e, DType dtype) {
+  if (e.leaf) return e.leaf;
+  Tensor t = empty({0}, dtype);
+  attach(t, e.node, e.index);
+  return t;
+}
+
+bool call_with_code(const MapOp& op, const Tensor& x, const Tensor& out, const double* params, const Saving& saving) {
+  if (!any_wants(x) || has_tangent(x) || out.dtype() != x.dtype() || !(out.shape() == x.shape())) return false;
+  CodeRef code = code_for(op, params, x.dtype(), saving);
+  if (!code) return false;
+  Tensor words = coded_forward(op, out, x, params, *code);
+  DType dtype = x.dtype();
+  record(op.name.data(), {x}, out, {saved_code(words, code)}, [code, dtype](const Slots& s, const PullArgs& a) {
+    Tensor words = s[0];
+    const Tensor& g = a.g[0];
+    if (mode().grad || has_tangent(g))
+      a.gin[0] = coded_graph_pull(code, words, g, place_of(a.edges[0], dtype), dtype);
+    else
+      a.gin[0] = coded_pull(*code, words, g, dtype);
+  });
+  return true;
+}
+
+const bool registered = [] {
+  code_call = &call_with_code;
+  return true;
+}();
+
+}  // namespace
+
+Saved saved_code(const Tensor& words, const CodeRef& code) {
+  return Saved::packed(words, std::make_shared<const CodeWords>(code));
+}
+
 // ---- one pass forward, one pass back
 
 Tensor coded_forward(const MapOp& op, const Tensor& out, const Tensor& x, const double* params, const Code& code,
@@ -204,16 +270,12 @@ void coded_pull_into(const Code& code, const Tensor& words, const Tensor& g, con
 }
 
 Tensor coded_graph_pull(const CodeRef& code, const Tensor& words, const Tensor& g, const Tensor& x, DType result) {
-  if (code->order() < 2)
-    fail<GraphError>("code", "a derivative code of order 1 was asked for a second derivative",
-                     "call the activation with saved=\"input\", or take a code of scheme=\"jet\"", g);
+  if (mode().grad && code->order() < 2) refuse_order("code", "a derivative code");
   Tensor out = coded_pull(*code, words, g, result);
   DType of_g = g.dtype(), of_x = x.dtype();
   record("code", {g, x}, out, {Saved(g), Saved(words)}, [code, of_g, of_x](const Slots& s, const PullArgs& a) {
     Tensor g = s[0], words = s[1];
-    if (mode().grad)
-      fail<GraphError>("code", "a derivative code of order 2 was asked for a third derivative",
-                       "call the activation with saved=\"input\"", g);
+    if (mode().grad) refuse_order("code", "a derivative code of order 2");
     if (a.need(0)) a.gin[0] = coded_pull(*code, words, a.g[0], of_g);
     if (a.need(1)) {
       Tensor both = a.g[0] * g;

@@ -5,6 +5,7 @@
 
 #include "cpu/code_table.h"
 #include "families/map.h"
+#include "families/map_saved.h"
 
 namespace pb {
 
@@ -44,6 +45,14 @@ class Code {
   bool random_;
 };
 using CodeRef = std::shared_ptr<const Code>;
+
+// The code that a call keeps: what `s` asks for, or none where there is none (float64, an op without table, a higher
+// order announced). The tables are the Python side's, reached through `code_lookup`.
+CodeRef code_for(const MapOp& op, const double* params, DType dtype, const Saving& s);
+using CodeLookup = CodeRef (*)(const MapOp& op, const double* params, const Saving& s);
+extern CodeLookup code_lookup;
+// A slot for words that were written with this code.
+Saved saved_code(const Tensor& words, const CodeRef& code);
 
 // y = op(x) into `out` (which may be x) and the words of x's codes, in one pass; y has the bits it has without codes.
 // float32, bfloat16, float16, any layout of x; outside the graph.

@@ -302,4 +302,39 @@ struct Hardswish : Map<1> {
 };
 PB_OP(Hardswish)
 
+// Gated products: the activation of one half times the other half. Backward needs the two halves and no more.
+struct SiluMul : Map<2> {
+  static constexpr std::string_view name = "_silu_mul", doc = "silu(a) * b.";
+  static constexpr unsigned uses[] = {0b11, 0b01};
+  template <Value V>
+  PB_FN static V fwd(V a, V b) {
+    return Silu::fwd(a) * b;
+  }
+  template <int I, Value V>
+  PB_FN static V pull(V g, V a, V b) {
+    if constexpr (I == 0)
+      return Silu::pull(g * b, a);
+    else
+      return g * Silu::fwd(a);
+  }
+};
+PB_OP(SiluMul)
+
+struct GeluMul : Map<2> {
+  static constexpr std::string_view name = "_gelu_mul", doc = "gelu(a) * b.";
+  static constexpr unsigned uses[] = {0b11, 0b01};
+  template <Value V>
+  PB_FN static V fwd(V a, V b) {
+    return Gelu::fwd(a) * b;
+  }
+  template <int I, Value V>
+  PB_FN static V pull(V g, V a, V b) {
+    if constexpr (I == 0)
+      return Gelu::pull(g * b, a);
+    else
+      return g * Gelu::fwd(a);
+  }
+};
+PB_OP(GeluMul)
+
 }  // namespace pb
