@@ -63,6 +63,7 @@ void bind_shapes(nb::module_& m);
 void bind_autograd(nb::module_& m);
 void bind_codes(nb::module_& m);
 void bind_fused(nb::module_& m);
+void bind_saving(nb::module_& m);
 void bind_random(nb::module_& m);
 void bind_interop(nb::module_& m);
 void bind_linear(nb::module_& m);

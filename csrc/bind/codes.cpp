@@ -4,8 +4,11 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+
 #include "bind/caster.h"
 #include "bind/random.h"
+#include "bind/saving.h"
 #include "fewbit/codec.h"
 
 namespace pb::py {
@@ -71,7 +74,40 @@ Tensor backward(const Operand& dy, const Tensor& words, const std::shared_ptr<Co
   return r;
 }
 
+// The table of a call, made by Python at the first use and remembered here for plain numbers of bits.
+struct Asked {
+  const MapOp* op;
+  int bits;
+  double params[kMaxArgs];
+  CodeRef code;
+};
+
+CodeRef ask_python(const MapOp& op, const double* params, const Saving& s) {
+  nb::dict names;
+  for (int i = 0; i < op.nargs; i++) names[std::string(op.args[i].name).c_str()] = params[i];
+  nb::object spec = s.code ? nb::borrow(static_cast<PyObject*>(const_cast<void*>(s.code.get()))) : nb::int_(s.bits);
+  nb::object made = nb::module_::import_("pullback.fewbit.codes").attr("_look_up")(std::string(op.name), names, spec, s.asked);
+  return made.is_none() ? nullptr : CodeRef(nb::cast<std::shared_ptr<Code>>(made));
+}
+
+CodeRef look_up(const MapOp& op, const double* params, const Saving& s) {
+  if (s.code) return ask_python(op, params, s);
+  static auto* known = new std::vector<Asked>;
+  for (const Asked& a : *known)
+    if (a.op == &op && a.bits == s.bits && !std::memcmp(a.params, params, sizeof(double) * size_t(op.nargs)))
+      return a.code;
+  Asked a{&op, s.bits, {}, ask_python(op, params, s)};
+  for (int i = 0; i < op.nargs; i++) a.params[i] = params[i];
+  if (known->size() < 1024) known->push_back(a);
+  return a.code;
+}
+
 }  // namespace
+
+int code_bits_of(PyObject* o) {
+  static PyObject* type = nb::object(nb::module_::import_("pullback.fewbit.codes").attr("Code")).release().ptr();
+  return PyObject_IsInstance(o, type) == 1 ? nb::cast<int>(nb::handle(o).attr("bits")) : 0;
+}
 
 int block_bits(const char* op, nb::handle saved) {
   if (saved.is_none()) return 0;
@@ -83,6 +119,7 @@ int block_bits(const char* op, nb::handle saved) {
 }
 
 void bind_codes(nb::module_& m) {
+  code_lookup = &look_up;
   nb::class_<Code>(m, "FewbitCode")
       .def(nb::new_([](int64_t bits, std::vector<double> boundaries, std::vector<int64_t> labels,
                        std::vector<double> levels, std::vector<double> second, bool random) {

@@ -64,8 +64,6 @@ void bind_fused(nb::module_& m) {
   info("bias_act_dropout", "bias_act_dropout(x, bias, act, p=0.0, *, training=True, rng=None, saved=None)",
        "dropout(act(x + bias), p) in one pass.");
   info("linear_act", "linear_act(x, weight, bias, act, *, saved=None)", "act(linear(x, weight, bias)).");
-  info("silu_mul", "silu_mul(a, b, *, saved=None)", "silu(a) * b; a and b are all that backward needs.");
-  info("gelu_mul", "gelu_mul(a, b, *, saved=None)", "gelu(a) * b; a and b are all that backward needs.");
   info("linear_cross_entropy",
        "linear_cross_entropy(x, weight, target, bias=None, *, ignore_index=None, label_smoothing=0.0, "
        "reduction='mean')",

@@ -32,6 +32,7 @@ NB_MODULE(_core, m) {
   bind_random(m);
   bind_codes(m);
   bind_fused(m);
+  bind_saving(m);
   bind_optim(m);
   bind_autograd(m);
   bind_cuda(m);

@@ -8,6 +8,7 @@
 
 #include "bind/caster.h"
 #include "bind/random.h"
+#include "bind/saving.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
@@ -37,18 +38,12 @@ double to_double(PyObject* o, const MapOp& op, int i) {
   return v;
 }
 
-void check_saved(PyObject* o, const MapOp& op) {
-  if (o == Py_None) return;
-  if (PyUnicode_Check(o) && PyUnicode_CompareWithASCIIString(o, "input") == 0) return;
-  fail<ValueError>(op.name, "this build keeps inputs or outputs exactly; saved= takes None or 'input'",
-                   "leave saved= out");
-}
-
 PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyObject* kwnames) {
   const MapOp& op = *self->op;
   double params[kMaxArgs];
   for (int i = 0; i < op.nargs; i++) params[i] = op.args[i].value;
   Generator* rng = nullptr;
+  Saving saving;
   size_t n = size_t(op.inputs);
   if (nargs < n || nargs > n + size_t(op.nargs))
     fail<DTypeError>(op.name, "takes " + std::to_string(n) + " tensors, got " + std::to_string(nargs) + " arguments",
@@ -74,12 +69,12 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     else if (at == op.nargs && op.random)
       rng = generator_of(value);
     else if (at == op.nargs)
-      check_saved(value, op);
+      saving = saving_from(value, op.name, op.activation);
     else
       fail<DTypeError>(op.name, std::string("unexpected argument '") + PyUnicode_AsUTF8(key) + "'",
                        "see help(pb." + std::string(op.name) + ")");
   }
-  return wrap(map_call(op, {in, n}, params, rng));
+  return wrap(map_call(op, {in, n}, params, rng, &saving));
 }
 
 PyObject* op_vectorcall(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames) {
@@ -204,6 +199,7 @@ void bind_compositions(nb::module_& m) {
 nb::list table() {
   nb::list out;
   for (const MapOp* op : map_ops()) {
+    if (op->internal) continue;
     nb::dict row;
     row["name"] = std::string(op->name);
     row["family"] = "Map";

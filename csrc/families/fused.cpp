@@ -237,6 +237,7 @@ Tensor linear_act(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 
 Tensor gated(const MapOp& op, const Tensor& a, const Tensor& b, int bits) {
   const Tensor in[] = {a, b};
+  bits = operand_bits(op.name.data(), bits);
   bool same = a.shape() == b.shape() && a.dtype() == b.dtype() && !a.weak() && is_float(a.dtype());
   if (!bits || !same || !any_wants(a, b) || has_tangent(a) || has_tangent(b)) return map_call(op, in);
   Tensor out;
@@ -245,12 +246,18 @@ Tensor gated(const MapOp& op, const Tensor& a, const Tensor& b, int bits) {
     out = map_call(op, in);
   }
   const MapOp* row = &op;
-  record(op.name.data() + 1, {a, b}, out, {saved_operand(a, bits), wants_node(a) ? saved_operand(b, bits) : Saved()},
-         [row](const Slots& s, const PullArgs& p) {
-           Tensor in[] = {s[0], p.need(0) ? s[1] : scalar_weak(0.0)};
-           for (int i = 0; i < 2; i++)
-             if (p.need(i)) p.gin[i] = row->pull[i](p.g[0], in, in[0], nullptr);
-         });
+  record_rebuilt(
+      op.name.data(), {a, b}, out, {saved_whole(a, bits), saved_whole(b, bits)},
+      [row](const Slots& s, const PullArgs& p) {
+        Tensor in[] = {s[0], s[1]};
+        for (int i = 0; i < 2; i++)
+          if (p.need(i)) p.gin[i] = row->pull[i](p.g[0], in, in[0], nullptr);
+      },
+      [row](const Slots& s) {
+        const Tensor in[] = {s[0], s[1]};
+        return map_call(*row, in);
+      },
+      kRebuildsForProducts);
   return out;
 }
 

@@ -25,6 +25,9 @@ struct Saving {
   bool asked = false;                     // at the call: what cannot be had is an error there, elsewhere ignored
 };
 
+inline const Saving kNoSaving;
+inline const Saving kKeepInput{SavedChoice::Input, 0, {}, false};
+
 // What holds in this thread outside of calls.
 struct SavingState {
   Saving saving, policy;
@@ -37,6 +40,9 @@ SavingState& saving_state();
 int announced_order();
 // The choice for one call of an activation; `call` may be null.
 const Saving& saving_of(const Saving* call);
+
+// Bytes below 2**bits as words (Note [Planes], cpu/code_table.h); nothing is checked.
+Tensor pack_bytes(const Tensor& codes, int bits);
 
 // Computes `out` of a one-input activation, with its code in the same pass, and records its node. False: there is no
 // code for this op, dtype or order, nothing was done, and the common path goes on. Set by the unit of codes.

@@ -5,6 +5,7 @@
 #include "cpu/isa_std.h"
 #include "families/map.h"
 #include "families/map_saved.h"
+#include "families/view.h"
 #include "fewbit/codec.h"
 #include "value/philox.h"
 
@@ -27,45 +28,63 @@ void over_rows(int64_t rows, int64_t n, F f) {
 // A row as floats: itself, or cast into the thread's buffer.
 float* row_buffer(int64_t n) { return static_cast<float*>(pb_scratch(7, size_t(n) * sizeof(float))); }
 
-// The words of one tensor, shared by all slots that keep it. `place` has the tensor's place in the graph and no data.
+// The words of some memory, shared by all slots that keep it.
+struct Words {
+  Tensor words;
+  uint32_t version;
+  int64_t offset;
+  Shape shape;
+  DType dtype;
+  int bits;
+  bool of(const Tensor& x, int b) const {
+    return bits == b && version == x->storage->version && offset == x->offset && dtype == x.dtype() &&
+           shape == x.shape();
+  }
+};
+
+std::shared_ptr<const Words> words_of(const Tensor& x, int bits) {
+  std::weak_ptr<const void>& slot = x->storage->packed;
+  auto known = std::static_pointer_cast<const Words>(slot.lock());
+  if (known && x.contiguous() && known->of(x, bits)) return known;
+  auto made = std::make_shared<const Words>(
+      Words{block_quantise(x, bits), x->storage->version, x->offset, x.shape(), x.dtype(), bits});
+  if (x.contiguous()) slot = made;
+  return made;
+}
+
+// `place` has the tensor's place in the graph and no data; without one the tensor is a constant, or what the slot's
+// reader does not differentiate. `strides` make a view of the restored memory.
 class Blocks final : public Late {
  public:
-  Blocks(const Tensor& x, int bits)
-      : words(block_quantise(x, bits)),
-        version(x->storage->version),
-        offset(x->offset),
-        shape_(x.shape()),
-        dtype_(x.dtype()),
-        bits_(bits) {
-    if (!wants_node(x)) return;
-    place_ = x->node ? empty({0}, x.dtype()) : x;
-    if (x->node) attach(place_, x->node, x->out_index);
+  Blocks(std::shared_ptr<const Words> words, const Tensor& place) : words_(std::move(words)) {
+    if (!wants_node(place)) return;
+    place_ = place->node ? empty({0}, place.dtype()) : place;
+    if (place->node) attach(place_, place->node, place->out_index);
   }
+  Blocks(std::shared_ptr<const Words> words, const Shape& shape, const Strides& strides)
+      : words_(std::move(words)), shape_(shape), strides_(strides), view_(true) {}
 
   Tensor get(const Tensor&, const char*) const override {
-    Tensor x = block_restore(words, shape_, dtype_, bits_);
+    Tensor x = block_restore(words_->words, words_->shape, words_->dtype, words_->bits);
+    if (view_) x = alias(x, shape_, strides_, 0);
     if (place_) record("restore", {place_}, x, [](const PullArgs& a) { a.gin[0] = a.g[0]; });
     return x;
   }
-  const char* scheme() const override { return bits_ == 8 ? "int8 blocks" : "int4 blocks"; }
+  const char* scheme() const override { return words_->bits == 8 ? "int8 blocks" : "int4 blocks"; }
   const char* error() const override { return "unbiased"; }
 
-  bool holds(const Tensor& x, int bits) const {
-    bool same = place_ ? wants_node(x) && place_->node == x->node && (x->node || place_.is(x)) : !wants_node(x);
-    return same && bits == bits_ && version == x->storage->version && offset == x->offset && dtype_ == x.dtype() &&
-           shape_ == x.shape();
-  }
-
-  const Tensor words;
-  const uint32_t version;
-  const int64_t offset;
-
  private:
-  Shape shape_;
-  DType dtype_;
-  int bits_;
+  std::shared_ptr<const Words> words_;
   Tensor place_;
+  Shape shape_;
+  Strides strides_;
+  bool view_ = false;
 };
+
+bool packs(const Tensor& x, int bits) {
+  if (!bits || !x || !is_float(x.dtype()) || x.dtype() == DType::F64 || has_tangent(x) || x.weak()) return false;
+  return !x->wants_grad;  // a leaf that asks for its gradient is held by its owner anyway
+}
 
 }  // namespace
 
@@ -111,16 +130,24 @@ Tensor block_restore(const Tensor& words, const Shape& shape, DType dtype, int b
 }
 
 Saved saved_operand(const Tensor& x, int bits) {
-  if (!bits || !x || !is_float(x.dtype()) || x.dtype() == DType::F64 || has_tangent(x) || x.weak())
-    return Saved::operand(x);
-  if (x->meta && x->meta->base) refresh_view(x);
-  std::weak_ptr<const void>& slot = x->storage->packed;
-  auto blocks = std::static_pointer_cast<const Blocks>(slot.lock());
-  if (!blocks || !blocks->holds(x, bits)) {
-    blocks = std::make_shared<const Blocks>(x, bits);
-    slot = blocks;
-  }
-  return Saved::packed(blocks->words, blocks);
+  if (!packs(x, bits)) return Saved::operand(x);
+  refresh_view(x);
+  Node* n = x->node;
+  if (n && (n->late & kRebuildsForProducts) && !x->out_index && !x->storage->version) return Saved::operand(x);
+  return saved_whole(x, bits);
+}
+
+Saved saved_whole(const Tensor& x, int bits) {
+  if (!packs(x, bits)) return Saved::whole(x);
+  refresh_view(x);
+  auto words = words_of(x, bits);
+  return Saved::packed(words->words, std::make_shared<const Blocks>(words, x));
+}
+
+Saved saved_result(const Tensor& y, const Shape& memory, int bits) {
+  Tensor flat = alias(y, memory, contiguous_strides(memory), y->offset);
+  auto words = words_of(flat, bits);
+  return Saved::packed(words->words, std::make_shared<const Blocks>(words, y.shape(), y.strides()));
 }
 
 int operand_bits(const char* op, int of_call) {

@@ -181,6 +181,14 @@ void Saved::visit(const VisitKept& f, const char* error) const {
     f({t_, kind_ == Kind::Output ? "output" : "input", error});
 }
 
+Tensor Slots::input(int i) const {
+  const Edge& e = self_->edges[size_t(i)];
+  if (!e.node) return e.leaf;
+  Tensor t = empty({0}, DType::F32);
+  attach(t, e.node, e.index);
+  return t;
+}
+
 void refuse_order(const char* op, const char* kept) {
   fail<GraphError>(op, std::string("what is kept for backward (") + kept + ") has no derivative of this order",
                    "pass saved=\"input\", or announce the order with pb.saving(order=2)");

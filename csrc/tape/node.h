@@ -112,6 +112,8 @@ struct Node {
   // The values of output 0 from the slots, outside the graph. One level: what it reads is held by slots as it is.
   virtual Tensor rebuild() { return Tensor(); }
   virtual void output_kept(const Tensor&) {}
+  // Offers z, kept by somebody, in place of the kept output 0: it has the sign of that wherever the cotangent is not 0.
+  virtual bool stand_in(const Tensor&) { return false; }
   virtual void consumed(const Tensor&) {}
 };
 void retain(Node* n);
@@ -135,6 +137,7 @@ class Saved {
   const Tensor& peek() const { return t_; }
   explicit operator bool() const { return bool(t_); }
   void visit(const VisitKept& f, const char* error = "exact") const;
+  bool is_output() const { return kind_ == Kind::Output && t_; }
   uint32_t version() const { return version_; }
   void set_version(uint32_t v) { version_ = v; }  // of the memory when it was first kept
 
@@ -162,6 +165,8 @@ class Slots {
  public:
   Slots(Node* self, const char* op, const Saved* saved) : self_(self), op_(op), saved_(saved) {}
   Tensor operator[](int i) const { return saved_[i].get(self_, op_); }
+  // The place of input i in the graph: a leaf, or a handle without data to record an op on; undefined for a constant.
+  Tensor input(int i) const;
 
  private:
   Node* self_;

@@ -23,6 +23,7 @@ from ._core import (
     __version__,
     dtype,
 )
+from ._fused import *
 from ._functions import *
 from .transforms import (
     checkpoint,
@@ -44,6 +45,7 @@ from .transforms import (
 if TYPE_CHECKING:
     from . import cuda, data, fewbit, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
+    from .memory import saving
     from .nn import functional_call
     from .random import manual_seed
 
@@ -54,6 +56,7 @@ _LAZY_NAMES = {
     "load": "io",
     "manual_seed": "random",
     "save": "io",
+    "saving": "memory",
 }
 
 #: What the core offers to the modules of this package alone.

@@ -63,8 +63,10 @@ def linear_act(x: Any, weight: Any, bias: Any, act: str | Callable[..., Any], *,
 
 
 def _block_bits(op: str, saved: Any) -> int:
-    if saved is None or (isinstance(saved, str) and saved == "input"):
+    if saved is None:
         return 0
+    if isinstance(saved, str) and saved == "input":
+        return -1
     if isinstance(saved, int) and not isinstance(saved, bool) and 1 <= saved <= 8:
         return 4 if saved <= 4 else 8
     raise ValueError(f"{op}: saved= takes None, 'input' or 1 to 8 bits, got {saved!r}\nhelp: 4 and 8 are what is kept")
@@ -85,7 +87,7 @@ def silu_mul(a: Any, b: Any, *, saved: Any = None) -> Tensor:
         >>> pb.silu_mul(pb.zeros(2), pb.ones(2)).tolist()
         [0.0, 0.0]
     """
-    return C._gated("_silu_mul", a, b, _block_bits("silu_mul", saved))
+    return C._gated("silu_mul", a, b, _block_bits("silu_mul", saved))
 
 
 def gelu_mul(a: Any, b: Any, *, saved: Any = None) -> Tensor:
@@ -95,7 +97,7 @@ def gelu_mul(a: Any, b: Any, *, saved: Any = None) -> Tensor:
         >>> pb.gelu_mul(pb.zeros(2), pb.ones(2)).tolist()
         [0.0, 0.0]
     """
-    return C._gated("_gelu_mul", a, b, _block_bits("gelu_mul", saved))
+    return C._gated("gelu_mul", a, b, _block_bits("gelu_mul", saved))
 
 
 def linear_cross_entropy(

@@ -114,6 +114,11 @@ def code_of(name: str, parameters: Mapping[str, float], code: Code) -> FewbitCod
     return found
 
 
+def _look_up(name: str, parameters: Mapping[str, float], spec: int | Code, asked: bool) -> FewbitCode:
+    """What the core asks at the first call of an activation with a code."""
+    return code_of(name, parameters, spec if isinstance(spec, Code) else Code(spec))
+
+
 def _compile(name: str, parameters: Mapping[str, float], code: Code) -> FewbitCode:
     from . import table
 
