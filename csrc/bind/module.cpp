@@ -9,6 +9,7 @@ namespace pb::py {
 void bind_cuda(nb::module_& m);
 void bind_threads(nb::module_& m);
 void bind_errors(nb::module_& m);
+void bind_fewbit(nb::module_& m);
 void bind_dtypes(nb::module_& m);
 }  // namespace pb::py
 
@@ -34,6 +35,7 @@ NB_MODULE(_core, m) {
   bind_fused(m);
   bind_saving(m);
   bind_optim(m);
+  bind_fewbit(m);
   bind_autograd(m);
   bind_cuda(m);
   bind_threads(m);

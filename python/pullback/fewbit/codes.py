@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core import FewbitCode, Tensor, fewbit_pack, fewbit_unpack
+from .tables import SCHEMES, table
 
 __all__ = ["Code", "convert", "pack", "unpack"]
 
@@ -95,8 +96,6 @@ class Code:
             raise ValueError(f"Code: unknown scheme {self.scheme!r}\nhelp: one of {', '.join(SCHEMES)}")
 
 
-SCHEMES = ("interval", "folded", "value", "minimax", "unbiased", "jet")
-
 _made: dict[Any, FewbitCode] = {}
 
 
@@ -120,18 +119,8 @@ def _look_up(name: str, parameters: Mapping[str, float], spec: int | Code, asked
 
 
 def _compile(name: str, parameters: Mapping[str, float], code: Code) -> FewbitCode:
-    from . import table
-
-    public, extra = ("gelu", {"approximate": "tanh"}) if name == "gelu_tanh" else (name, {})
-    made: Any = table(public, code.bits, weight=code.weight, scheme=code.scheme, **parameters, **extra)
-    return FewbitCode(
-        code.bits,
-        [float(v) for v in made.boundaries],
-        [int(v) for v in made.codes],
-        [float(v) for v in made.levels],
-        [float(v) for v in getattr(made, "second", None) or ()],
-        code.scheme == "unbiased",
-    )
+    made = table(name, code.bits, weight=code.weight, scheme=code.scheme, **parameters)
+    return FewbitCode(code.bits, made.boundaries, made.codes, made.levels, made.second, code.scheme == "unbiased")
 
 
 def convert(model: Any, bits: int | Code | None = 3) -> Any:
