@@ -9,6 +9,7 @@
 #include "bind/caster.h"
 #include "bind/random.h"
 #include "bind/saving.h"
+#include "fewbit/block.h"
 #include "fewbit/codec.h"
 
 namespace pb::py {
@@ -137,6 +138,10 @@ void bind_codes(nb::module_& m) {
   m.def(
       "fewbit_unpack", [](const Operand& words, int64_t bits, int64_t n) { return unpack_codes(words.t, bits, n); },
       nb::arg("words"), nb::arg("bits"), nb::arg("n"));
+  m.def(
+      "fewbit_quantise", [](const Operand& x, int bits) { return block_quantise(x.t, bits); }, nb::arg("x"),
+      nb::arg("bits"));
+  m.def("fewbit_restore", &block_restore, nb::arg("words"), nb::arg("shape"), nb::arg("dtype"), nb::arg("bits"));
   m.def("fewbit_forward", &forward, nb::arg("name"), nb::arg("x"), nb::arg("code"), nb::arg("params") = nb::dict(),
         nb::arg("out").none() = nb::none(), nb::arg("rng").none() = nb::none());
   m.def("fewbit_backward", &backward, nb::arg("dy"), nb::arg("words"), nb::arg("code"), nb::arg("out").none() = nb::none());

@@ -61,7 +61,7 @@ _LAZY_NAMES = {
 
 #: What the core offers to the modules of this package alone.
 _INTERNAL = {
-    *("Generator", "OptimDriver", "default_generator", "empty_cache", "frombuffer", "gelu_tanh", "memory_stats"),
+    *("FewbitCode", "Generator", "OptimDriver", "default_generator", "empty_cache", "frombuffer", "gelu_tanh", "memory_stats"),
     *("promote_types", "reset_peak_memory"),
 }
 for _name in [n for n in globals() if n in _INTERNAL or n.startswith(("draw_", "fewbit_", "optim_"))]:
