@@ -22,6 +22,12 @@ def gelu_slope(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + erf(c / math.sqrt(2))) + c * np.exp(-c * c / 2) / math.sqrt(2 * math.pi)
 
 
+def level_of(table, x: np.ndarray) -> np.ndarray:
+    """The level of each x by a table's definition, as float32."""
+    piece = np.searchsorted(np.asarray(table.boundaries), np.asarray(x, np.float64), side="left")
+    return np.asarray(table.levels, np.float32)[np.asarray(table.codes)[piece]]
+
+
 def gray(k: int) -> int:
     """The Gray code of k: neighbours differ in one bit."""
     return k ^ k >> 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from code_cases import level_of
 
 import pullback as pb
 
@@ -81,9 +82,7 @@ def test_bias_act_dropout_layouts() -> None:
     assert np.array_equal(pb.bias_act_dropout(x.T, None, "silu").numpy(), pb.silu(x.T).numpy())
     assert np.array_equal(pb.bias_act_dropout(x, column, pb.silu).numpy(), pb.silu(x + column).numpy())
     assert np.array_equal(pb.bias_act_dropout(x, pb.asarray(1.5), pb.gelu).numpy(), pb.gelu(x + 1.5).numpy())
-    assert np.array_equal(
-        pb.bias_act_dropout(x, None, "relu", 0.9, training=False).numpy(), pb.relu(x).numpy()
-    )
+    assert np.array_equal(pb.bias_act_dropout(x, None, "relu", 0.9, training=False).numpy(), pb.relu(x).numpy())
 
 
 def kept(saved: Any, act: str, p: float = 0.1) -> tuple[int, np.ndarray, np.ndarray]:
@@ -109,7 +108,7 @@ def test_bias_act_dropout_with_a_code() -> None:
     x, b = RNG(0).standard_normal((64, 32)).astype("f4"), RNG(1).standard_normal(32).astype("f4")
     mask = pb.dropout(pb.ones((64, 32)), 0.1, rng=pb.random.Generator(2)).numpy()
     _, gx, gb = kept(3, "gelu")
-    expected = mask * table(x + b).astype(pb.float32).numpy()
+    expected = mask * level_of(table, x + b)
     assert np.array_equal(gx, expected)
     assert np.allclose(gb, expected.sum(0), rtol=1e-5)
     leaf = pb.tensor(x, requires_grad=True)
@@ -130,7 +129,7 @@ def test_bias_act_dropout_errors() -> None:
         pb.bias_act_dropout(x, None, "sign")
     with pytest.raises(ValueError, match="act must be an activation, got add"):
         pb.bias_act_dropout(x, None, pb.add)
-    with pytest.raises(ValueError, match="no element-wise op is called 'gelo'"):
+    with pytest.raises(ValueError, match="no element-wise op is called gelo"):
         pb.bias_act_dropout(x, None, "gelo")
     with pytest.raises(TypeError, match="act must be a name or a function"):
         pb.bias_act_dropout(x, None, 3)  # type: ignore[arg-type]
@@ -144,9 +143,7 @@ def test_bias_act_dropout_errors() -> None:
 @pytest.mark.parametrize("act", ACTS)
 def test_linear_act(act: str) -> None:
     inputs = [numbers((2, 3, 4), 0), numbers((5, 4), 1), numbers((5,), 2)]
-    same(
-        lambda x, w, b: pb.linear_act(x, w, b, act), lambda x, w, b: plain_act(act, pb.linear(x, w, b)), inputs, 1e-12
-    )
+    same(lambda x, w, b: pb.linear_act(x, w, b, act), lambda x, w, b: plain_act(act, pb.linear(x, w, b)), inputs, 1e-12)
 
 
 def test_linear_act_bytes_and_errors() -> None:
@@ -175,7 +172,14 @@ def test_gate_bytes(gate: Any) -> None:
     a, b = (pb.tensor(RNG(i).standard_normal((16, 256)).astype("f4"), requires_grad=True) for i in range(2))
     w = pb.tensor(RNG(3).standard_normal((8, 256)).astype("f4"), requires_grad=True)
     grads = []
-    for saved, size in ((None, 8 * 4096), ("input", 8 * 4096), (8, 2 * 4224), (5, 2 * 4224), (4, 2 * 2304), (3, 2 * 2304)):
+    for saved, size in (
+        (None, 8 * 4096),
+        ("input", 8 * 4096),
+        (8, 2 * 4224),
+        (5, 2 * 4224),
+        (4, 2 * 2304),
+        (3, 2 * 2304),
+    ):
         for t in (a, b, w):
             t.grad = None
         pb.manual_seed(0)
@@ -197,7 +201,9 @@ def plain_loss(x, w, b, t, **kw):
     return pb.losses.cross_entropy(pb.linear(x, w, b), t, **kw)
 
 
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.2}, {"ignore_index": 2}, {"reduction": "sum"}, {"reduction": "none"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.2}, {"ignore_index": 2}, {"reduction": "sum"}, {"reduction": "none"}]
+)
 def test_linear_cross_entropy(options: dict[str, Any]) -> None:
     target = pb.asarray(RNG(5).integers(0, 6, (3, 4)))
     inputs = [numbers((3, 4, 5), 0), numbers((6, 5), 1), numbers((6,), 2)]
@@ -214,7 +220,10 @@ def test_linear_cross_entropy_in_blocks_of_rows(reduction: str) -> None:
     """More rows than one block holds, and bytes without rows times classes."""
     rows, classes, width = 300, 8192, 16
     target = pb.asarray(RNG(1).integers(0, classes, rows))
-    data, weight = RNG(2).standard_normal((rows, width)).astype("f4"), RNG(3).standard_normal((classes, width)).astype("f4")
+    data, weight = (
+        RNG(2).standard_normal((rows, width)).astype("f4"),
+        RNG(3).standard_normal((classes, width)).astype("f4"),
+    )
     found = []
     for f in (pb.linear_cross_entropy, lambda x, w, t, **kw: plain_loss(x, w, None, t, **kw)):
         x, w = pb.tensor(data, requires_grad=True), pb.tensor(weight, requires_grad=True)

@@ -180,11 +180,12 @@ class CodeWords final : public Late {
   CodeRef code_;
 };
 
-// A handle with the place in the graph that an edge leads to, without data.
-Tensor place_of(const Edge& e, DType dtype) {
-  if (e.leaf) return e.leaf;
-  Tensor t = empty({0}, dtype);
-  attach(t, e.node, e.index);
+// A handle with the place of x in the graph, without data.
+Tensor place_of(const Tensor& x) {
+  refresh_view(x);
+  if (!x->node) return x;
+  Tensor t = empty({0}, x.dtype());
+  attach(t, x->node, x->out_index);
   return t;
 }
 
@@ -194,11 +195,12 @@ bool call_with_code(const MapOp& op, const Tensor& x, const Tensor& out, const d
   if (!code) return false;
   Tensor words = coded_forward(op, out, x, params, *code);
   DType dtype = x.dtype();
-  record(op.name.data(), {x}, out, {saved_code(words, code)}, [code, dtype](const Slots& s, const PullArgs& a) {
+  Tensor place = code->order() > 1 ? place_of(x) : Tensor();
+  record(op.name.data(), {x}, out, {saved_code(words, code)}, [code, dtype, place](const Slots& s, const PullArgs& a) {
     Tensor words = s[0];
     const Tensor& g = a.g[0];
     if (mode().grad || has_tangent(g))
-      a.gin[0] = coded_graph_pull(code, words, g, place_of(a.edges[0], dtype), dtype);
+      a.gin[0] = coded_graph_pull(code, words, g, place, dtype);
     else
       a.gin[0] = coded_pull(*code, words, g, dtype);
   });
@@ -228,7 +230,7 @@ Tensor coded_forward(const MapOp& op, const Tensor& out, const Tensor& x, const 
   c.words = words.data<uint32_t>();
   c.write = true;
   if (code.random()) {
-    draws = (rng ? *rng : default_generator()).reserve(out.size());
+    draws = (rng ? *rng : default_generator()).rounding();
     c.round = &draws;
     c.derivative = &op;
     c.ascending = code.ascending();
@@ -272,7 +274,7 @@ void coded_pull_into(const Code& code, const Tensor& words, const Tensor& g, con
 Tensor coded_graph_pull(const CodeRef& code, const Tensor& words, const Tensor& g, const Tensor& x, DType result) {
   if (mode().grad && code->order() < 2) refuse_order("code", "a derivative code");
   Tensor out = coded_pull(*code, words, g, result);
-  DType of_g = g.dtype(), of_x = x.dtype();
+  DType of_g = g.dtype(), of_x = result;
   record("code", {g, x}, out, {Saved(g), Saved(words)}, [code, of_g, of_x](const Slots& s, const PullArgs& a) {
     Tensor g = s[0], words = s[1];
     if (mode().grad) refuse_order("code", "a derivative code of order 2");

@@ -50,9 +50,13 @@ class _Coded(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
-        dy = dy.contiguous()
+        if torch.is_grad_enabled():  # create_graph=True: the result would be taken for a constant
+            raise C.GraphError(
+                "fewbit: a derivative code has no derivative of a second order\n"
+                "help: convert(model, bits=None) puts the exact activations back"
+            )
+        dy = dy.detach().contiguous()
         dx = torch.empty_like(dy)
         C.fewbit_backward(C.asarray(dy), ctx.words, ctx.table, C.asarray(dx, copy=False))
         return dx, None, None, None
