@@ -9,6 +9,7 @@
 #include "families/row.h"
 #include "families/view.h"
 #include "fewbit/block.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -175,6 +176,7 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const AttentionOptions& o) {
+  Profiled scope("scaled_dot_product_attention");
   check(q, k, v, mask);
   int64_t keys = k.shape()[k.ndim() - 2], width = q.shape().back();
   if (!(o.dropout >= 0 && o.dropout < 1))

@@ -2,6 +2,7 @@
 #include "families/row.h"
 #include "families/row_call.h"
 #include "fewbit/block.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -175,6 +176,7 @@ Tensor merged(const Tensor& x, int axes) {
 }  // namespace
 
 Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, const Dims& axes, double eps) {
+  Profiled scope("layer_norm");
   Shape shape = normal_shape(input, axes, "layer_norm");
   check_parameter(weight, shape, "layer_norm", "weight");
   check_parameter(bias, shape, "layer_norm", "bias");
@@ -185,6 +187,7 @@ Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
 }
 
 Tensor rms_norm(const Tensor& input, const Tensor& weight, const Dims& axes, double eps) {
+  Profiled scope("rms_norm");
   Shape shape = normal_shape(input, axes, "rms_norm");
   check_parameter(weight, shape, "rms_norm", "weight");
   Tensor x = as_float(input);
@@ -313,6 +316,7 @@ Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
 }  // namespace
 
 Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  Profiled scope("group_norm");
   check_channels(input, "group_norm");
   int64_t channels = input.shape()[1];
   if (groups < 1 || channels % groups)
@@ -397,6 +401,7 @@ Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, doubl
 
 Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
                   const Tensor& bias, bool training, double momentum, double eps) {
+  Profiled scope("batch_norm");
   const char* op = "batch_norm";
   check_channels(input, op);
   Shape shape{input.shape()[1]};

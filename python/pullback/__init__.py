@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .io import load, save
     from .memory import saving
     from .nn import functional_call
+    from .profiler import profile
     from .random import manual_seed
 
 #: Submodules and names that are loaded when first used, so that `import pullback` stays fast.
@@ -55,6 +56,7 @@ _LAZY_NAMES = {
     "functional_call": "nn",
     "load": "io",
     "manual_seed": "random",
+    "profile": "profiler",
     "save": "io",
     "saving": "memory",
 }
