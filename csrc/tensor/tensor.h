@@ -17,6 +17,7 @@
 namespace pb {
 
 struct Node;
+struct Late;  // tape/node.h
 struct TensorImpl;
 class Tensor;
 
@@ -29,6 +30,7 @@ struct Storage : alloc::Recycled<Storage> {
   bool readonly = false;
   void (*release)(void*) = nullptr;  // foreign memory: called with owner; null: memory of our allocator
   void* owner = nullptr;
+  std::weak_ptr<const void> packed;  // a block-quantised form of it that slots keep (fewbit/block.cpp)
 };
 void drop(Storage* s);
 
@@ -90,6 +92,7 @@ struct Meta {
   std::vector<Tangent> tangents;  // ascending level
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
   std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
+  std::shared_ptr<const Late> late;  // of a saved slot's handle: how its words are read
 };
 
 struct TensorImpl : alloc::Recycled<TensorImpl> {
