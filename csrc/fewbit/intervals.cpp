@@ -63,26 +63,39 @@ std::vector<char> pinned(const Line& line, const Cut& cut, const Levels& l) {
   return out;
 }
 
-// Exact choices among ever closer points around the boundaries.
+constexpr int kSteps = 16;  // points on each side of a boundary
+
+std::vector<Candidate> candidates_around(const Line& line, double s, double reach) {
+  std::vector<double> points = {s};
+  for (int k = -kSteps; k <= kSteps; k++) points.push_back(s + reach * k / kSteps);
+  auto e = std::lower_bound(line.edge.begin(), line.edge.end(), s - reach);
+  for (; e != line.edge.end() && *e <= s + reach; e++) points.push_back(*e);
+  std::sort(points.begin(), points.end());
+  points.erase(std::unique(points.begin(), points.end()), points.end());
+  std::erase_if(points, [&](double p) { return !(p > line.spec.lo && p < line.spec.hi); });
+  std::vector<Moments> m = line.upto(points);
+  std::vector<Candidate> list;
+  for (size_t i = 0; i < points.size(); i++) list.push_back({points[i], m[i]});
+  return list;
+}
+
+// Exact choices among ever closer points around the boundaries. Boundaries that wander together are followed before
+// the points close in.
 void narrow(const Line& line, Cut& cut) {
-  constexpr int kSteps = 32;
   double reach = (line.spec.hi - line.spec.lo) / kCells;
-  for (int round = 0; round < 5; round++, reach *= 2.0 / kSteps) {
-    std::vector<std::vector<Candidate>> lists;
-    for (double s : cut.at) {
-      std::vector<double> points = {s};
-      for (int k = -kSteps / 2; k <= kSteps / 2; k++) points.push_back(s + reach * k / (kSteps / 2));
-      auto e = std::lower_bound(line.edge.begin(), line.edge.end(), s - reach);
-      for (; e != line.edge.end() && *e <= s + reach; e++) points.push_back(*e);
-      std::sort(points.begin(), points.end());
-      points.erase(std::unique(points.begin(), points.end()), points.end());
-      std::erase_if(points, [&](double p) { return !(p > line.spec.lo && p < line.spec.hi); });
-      std::vector<Moments> m = line.upto(points);
-      lists.emplace_back();
-      for (size_t i = 0; i < points.size(); i++) lists.back().push_back({points[i], m[i]});
+  for (int round = 0; round < 5; round++, reach /= kSteps) {
+    double moved = reach;
+    for (int again = 0; again < 20 && moved > reach / 2; again++) {
+      std::vector<std::vector<Candidate>> lists;
+      for (double s : cut.at) lists.push_back(candidates_around(line, s, reach));
+      std::vector<int> chosen = choose(lists, Moments(), line.all);
+      moved = 0;
+      for (size_t i = 0; i < cut.at.size(); i++) {
+        double s = lists[i][size_t(chosen[i])].at;
+        moved = std::max(moved, std::abs(s - cut.at[i]));
+        cut.at[i] = s;
+      }
     }
-    std::vector<int> chosen = choose(lists, Moments(), line.all);
-    for (size_t i = 0; i < cut.at.size(); i++) cut.at[i] = lists[i][size_t(chosen[i])].at;
   }
 }
 

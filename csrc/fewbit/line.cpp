@@ -261,7 +261,7 @@ std::vector<double> Line::extreme_points() const {
   for (double e : {edge.front(), edge.back()}) out.push_back(e);
   for (size_t i = 1; i + 1 < x.size(); i++) {
     double d0 = g[i] - g[i - 1], d1 = g[i + 1] - g[i];
-    if (d0 * d1 >= 0) continue;
+    if (d0 * d1 > 0 || d0 == d1) continue;
     auto e = std::upper_bound(spec.breaks.begin(), spec.breaks.end(), x[i - 1]);
     if (e != spec.breaks.end() && *e <= x[i + 1]) continue;
     // The vertex of the parabola through three points.

@@ -74,10 +74,10 @@ class Table:
         if self.scheme == "unbiased":
             raise ValueError("Table: an unbiased code is random\nhelp: only its mean is a function of x")
         x = C.asarray(x).astype(C.float64)
-        piece = C.searchsorted(C.asarray(list(self.boundaries), dtype=C.float64), x, side="left")
-        piece = C.where(C.isnan(x), 0, piece)
-        by_piece = C.asarray([self.levels[c] for c in self.codes], dtype=C.float64)
-        return C.reshape(C.take(by_piece, C.reshape(piece, (-1,)), axis=0), x.shape)
+        y = C.full_like(x, self.levels[self.codes[0]])
+        for s, c in zip(self.boundaries, self.codes[1:], strict=True):
+            y = C.where(x > s, self.levels[c], y)
+        return y
 
     def to_json(self) -> str:
         """The table as JSON text; `Table.from_json` reads it."""
