@@ -145,7 +145,8 @@ def test_jet_tables(name, bits):
     plain = table(name, bits, weight="normal", scheme="interval")
     cuts = [-10.0, *plain.boundaries, 10.0]
     means = [
-        integral(lambda x: density(x) * slope(x), [a, b]) / integral(density, [a, b]) for a, b in itertools.pairwise(cuts)
+        integral(lambda x: density(x) * slope(x), [a, b]) / integral(density, [a, b])
+        for a, b in itertools.pairwise(cuts)
     ]
     assert t.error + t.second_error <= (plain.error + second_error(plain, means)) * (1 + 1e-6)
 
@@ -536,7 +537,9 @@ def test_errors_of_solve(arguments, kind, message):
 
 
 def test_a_function_that_changes_its_mind():
-    with pytest.raises(pb.ShapeError, match=r"it returned shape \(3,\) for \d+ points\nhelp: return one number per point"):
+    with pytest.raises(
+        pb.ShapeError, match=r"it returned shape \(3,\) for \d+ points\nhelp: return one number per point"
+    ):
         solve(lambda x: x[:3], 2)
 
 

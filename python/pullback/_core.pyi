@@ -1628,6 +1628,17 @@ def optim_limit(tensors: list, bound: float) -> None:
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
 
+def fewbit_solve(derivative: object, weight: object | None, bits: int, scheme: str, lo: float, hi: float, breakpoints: Sequence[float], heights: Sequence[float], edges: Sequence[float]) -> tuple:
+    """
+    (boundaries, codes, levels, second, error, second_error, max_error) of the best table.
+    """
+
+def fewbit_partition(w: Sequence[float], a: Sequence[float], b: Sequence[float], k: int) -> list[int]:
+    """Where at most k pieces of a row of cells begin and end."""
+
+def fewbit_cluster(values: Sequence[float], weights: Sequence[float], k: int) -> list[int]:
+    """Where at most k clusters of ascending numbers begin and end."""
+
 def _gradients(outputs: object, inputs: object, cotangents: object | None, create_graph: builtins.bool, retain_graph: builtins.bool) -> tuple:
     ...
 
@@ -1700,14 +1711,14 @@ def _custom(name: str, inputs: object, outputs: object, pull: object, push: obje
 def _cuda_device_count() -> int:
     """The number of CUDA devices that driver and library find."""
 
-def _as_method(arg: object, /) -> Any:
-    """The function as a class attribute that binds its first argument."""
-
-def isa_level() -> str:
-    """The instruction set level in use: v2, v3 or v4."""
-
 def set_num_threads(n: int) -> None:
     """The number of threads that kernels use."""
 
 def get_num_threads() -> int:
     """The number of threads that kernels use."""
+
+def _as_method(arg: object, /) -> Any:
+    """The function as a class attribute that binds its first argument."""
+
+def isa_level() -> str:
+    """The instruction set level in use: v2, v3 or v4."""
