@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 from .. import _core as C
@@ -60,8 +61,10 @@ class Table:
                 "help: one code per piece, 2**bits levels, as many second levels or none"
             )
         if not all(0 <= c < labels for c in self.codes):
-            raise ValueError(f"Table: a code lies outside 0 .. {labels - 1}\nhelp: codes are labels of {self.bits} bits")
-        ascending = all(a < b for a, b in zip(self.boundaries, self.boundaries[1:], strict=False))
+            raise ValueError(
+                f"Table: a code lies outside 0 .. {labels - 1}\nhelp: codes are labels of {self.bits} bits"
+            )
+        ascending = all(a < b for a, b in pairwise(self.boundaries))
         if not ascending or not all(map(math.isfinite, self.boundaries)):
             raise ValueError("Table: boundaries must be finite and ascend\nhelp: sort them")
 
@@ -74,10 +77,10 @@ class Table:
         if self.scheme == "unbiased":
             raise ValueError("Table: an unbiased code is random\nhelp: only its mean is a function of x")
         x = C.asarray(x).astype(C.float64)
-        piece = C.searchsorted(C.asarray(list(self.boundaries), dtype=C.float64), x, side="left")
-        piece = C.where(C.isnan(x), 0, piece)
-        by_piece = C.asarray([self.levels[c] for c in self.codes], dtype=C.float64)
-        return C.reshape(C.take(by_piece, C.reshape(piece, (-1,)), axis=0), x.shape)
+        y = C.full_like(x, self.levels[self.codes[0]])
+        for s, c in zip(self.boundaries, self.codes[1:], strict=True):
+            y = C.where(x > s, self.levels[c], y)
+        return y
 
     def to_json(self) -> str:
         """The table as JSON text; `Table.from_json` reads it."""
@@ -192,7 +195,7 @@ def _histogram(weight: Sequence[Any]) -> tuple[list[float], list[float]]:
         raise ValueError(
             f"fewbit.solve: a histogram has one edge more than counts, got {len(counts)} and {len(edges)}\n{help_}"
         )
-    widths = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    widths = [b - a for a, b in pairwise(edges)]
     if not all(0 < w < math.inf for w in widths):
         raise ValueError(f"fewbit.solve: the edges of the histogram must be finite and ascend\n{help_}")
     if not all(0 <= c < math.inf for c in counts):
@@ -262,14 +265,18 @@ def table(name: str, bits: int, *, weight: Any = "normal", scheme: str = "value"
     if name == "gelu":
         approximate = parameters.pop("approximate", "none")
         if approximate not in ("none", "tanh"):
-            raise ValueError(f"fewbit.table: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: see pb.gelu")
+            raise ValueError(
+                f"fewbit.table: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: see pb.gelu"
+            )
         name = "gelu_tanh" if approximate == "tanh" else name
     if name not in BREAKPOINTS:
         raise ValueError(f"fewbit.table: no activation is called {name!r}\nhelp: {', '.join(BREAKPOINTS)}")
     constants = _constants(name)
     for key in parameters:
         if key not in constants:
-            raise TypeError(f"fewbit.table: {name} takes no argument {key!r}\nhelp: it takes {list(constants) or 'none'}")
+            raise TypeError(
+                f"fewbit.table: {name} takes no argument {key!r}\nhelp: it takes {list(constants) or 'none'}"
+            )
     values = tuple(float(parameters.get(key, default)) for key, default in constants.items())
     bits = operator.index(bits)
     if not isinstance(weight, str):
