@@ -110,8 +110,8 @@ template <class Type>
 void compensate_tile(float* p, const float* rest, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) {
-    float fine = p[i] + rest[i];
-    p[i] = Type::nearest(fine) == p[i] ? fine : p[i];
+    // A rest of half a unit may itself be a rounded one: the condition allows for that.
+    p[i] = Type::nearest(p[i] + rest[i] * 0x1.fcp-1f) == p[i] ? p[i] + rest[i] : p[i];
   }
 }
 template <class Type>
