@@ -4,8 +4,8 @@
 // What depends on no element (hyper-parameters, the step count, sums over whole tensors, numbers kept per tensor) is
 // evaluated once per step in double. The rest becomes a program of element-wise kernels of the registry, which the
 // driver runs tile by tile: all operands of a tile stay in L1, and a result whose old value nobody reads later goes
-// straight to its parameter or state. A product that is added or subtracted at once takes one kernel with the same two
-// roundings (cpu/tile_kernels.h). Nothing is compiled, and a step allocates nothing.
+// straight to its parameter or state. Common chains of operations take one kernel with the same roundings
+// (cpu/tile_kernels.h). Nothing is compiled, and a step allocates nothing.
 #pragma once
 #include <memory>
 #include <string>
@@ -36,13 +36,13 @@ inline constexpr int kValueScale = 0, kValueDecay = 1, kValueStep = 2, kValueCon
                      kMaxConstants = 32, kValues = kValueConstants + kMaxConstants;
 
 struct Instruction {
-  enum Kind : uint8_t { Map, Test, Spread, Copy, MulAdd };  // Test: a kernel of truth values, which become 0 and 1
+  enum Kind : uint8_t { Map, Test, Spread, Copy, Fused };  // Test: a kernel of truth values, which become 0 and 1
   Kind kind = Map;
   int inputs = 0, out = 0;
-  int in[kMaxInputs] = {};  // from kPlaces on: values
+  int in[kMaxFused] = {};  // from kPlaces on: values
   unsigned scalars = 0;     // bit j: input j is a value
   MapKernels::Fn fn[2] = {};
-  TileKernels::MulAdd fused[2] = {};
+  FusedKernel::Fn fused[2] = {};
   double params[kMaxArgs] = {};
 };
 
