@@ -121,7 +121,7 @@ RuleRow row_of(int index) {
   r.name = Rule::name;
   r.doc = Rule::doc;
   r.index = index;
-  r.kernels = &static_cast<const OptimKernels*>(isa_table("optim"))->rules[index];
+  r.kernels = &optim_kernels().rules[index];
   r.nslots = slot_count<Rule>();
   r.nhyper = hyper_count<Rule>();
   r.nstep = step_count<Rule>();
@@ -129,12 +129,15 @@ RuleRow row_of(int index) {
   if constexpr (scalar_count<Rule>() > 0) r.scalars = Rule::scalars;
   r.nscalars = scalar_count<Rule>();
   r.nsums = sum_count<Rule>();
+  if constexpr (requires { Rule::exact; }) r.exact = Rule::exact;
   r.noise = takes_noise<Rule>();
   r.largest = takes_largest<Rule>();
   if constexpr (sum_count<Rule>() > 0) {
     static_assert(sum_count<Rule>() <= kMaxSums && scalar_count<Rule>() <= kMaxScalars);
     r.scope = Rule::scope;
     r.finish = &finish_host<Rule>;
+    if constexpr (requires { Rule::degrees; })
+      for (int q = 0; q < sum_count<Rule>(); q++) r.degrees[q] = Rule::degrees[q];
     r.pure_sums = &pure_sums<Rule>;
   }
   r.hyper = Rule::hyper;
@@ -157,6 +160,11 @@ std::vector<const RuleRow*>& added() {
 }
 
 }  // namespace
+
+const OptimKernels& optim_kernels() {
+  static const OptimKernels& k = *static_cast<const OptimKernels*>(isa_table("optim"));
+  return k;
+}
 
 int rule_count() { return kRules + int(added().size()); }
 int add_rule(RuleRow& row) {

@@ -29,7 +29,9 @@ struct RuleRow {
   std::string_view name, doc;
   int index = 0, nslots = 0, nhyper = 0, nstep = 0, nscalars = 0, nsums = 0;
   bool noise = false, largest = false;
+  unsigned exact = 0;  // bit j: slot j is exact in every state format
   Scope scope = Scope::Tensor;
+  int degrees[kMaxSums] = {-1, -1, -1, -1, -1};  // of each sum in g, where it is homogeneous; else -1
   const std::string_view* slots = nullptr;
   const std::string_view* scalars = nullptr;
   const HyperInfo* hyper = nullptr;
@@ -45,6 +47,7 @@ struct RuleRow {
 
 const RuleRow& rule_row(int index);
 int rule_count();
+const OptimKernels& optim_kernels();
 int add_rule(RuleRow& row);  // of a rule that is not in optim/rules.h; sets and returns its index
 
 }  // namespace pb::optim
