@@ -46,13 +46,15 @@ Node node_of(const NodeArgs& n, size_t at) {
   return node;
 }
 
-int user_rule(std::string name, std::string doc, std::vector<std::string> slots, std::vector<std::string> numbers,
+int user_rule(std::string name, std::string doc, std::vector<std::string> slots, unsigned exact,
+              std::vector<std::string> numbers,
               const std::vector<HyperArgs>& hyper, bool shared, const std::vector<NodeArgs>& nodes, int new_p,
               std::vector<int> new_slots, std::vector<int> new_numbers, std::vector<int> sums) {
   auto r = std::make_unique<UserRule>();
   r->name = std::move(name);
   r->doc = std::move(doc);
   r->slots = std::move(slots);
+  r->exact = exact;
   r->numbers = std::move(numbers);
   for (const auto& [key, value, range] : hyper) {
     r->hyper.push_back(key);
@@ -69,7 +71,7 @@ int user_rule(std::string name, std::string doc, std::vector<std::string> slots,
 }  // namespace
 
 void bind_user_rule(nb::module_& m) {
-  m.def("optim_add_rule", &user_rule, nb::arg("name"), nb::arg("doc"), nb::arg("slots"), nb::arg("numbers"),
+  m.def("optim_add_rule", &user_rule, nb::arg("name"), nb::arg("doc"), nb::arg("slots"), nb::arg("exact"), nb::arg("numbers"),
         nb::arg("hyper"), nb::arg("shared"), nb::arg("nodes"), nb::arg("new_p"), nb::arg("new_slots"),
         nb::arg("new_numbers"), nb::arg("sums"), "Registers a traced rule; returns its index.");
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 #include "cpu/dispatch.h"
@@ -15,6 +14,7 @@ namespace {
 
 constexpr size_t kMaxNodes = 1000, kMaxNumeric = 256;
 constexpr int kScratch = 7;  // of pb_scratch
+constexpr int64_t kPieceBytes = 24576;
 
 const UserRule& rule_of(const void* program) { return *static_cast<const UserRule*>(program); }
 
@@ -64,13 +64,13 @@ void finish_row(const RuleRow& row, const double* hyper, int64_t t, double* numb
 // ---- per tile
 
 // Note [Pieces of a tile]
-// A tile is cut into pieces, so that what the program reads, writes and keeps fills no more than half of L1.
+// A tile is cut into pieces, so that what the program reads, writes and keeps fits into L1 with room for what
+// comes next.
 template <class T>
 int64_t piece_of(const UserRule& r, const Program& p) {
   const int64_t tiles = 2 + int64_t(r.slots.size()) + p.temps;
-  static const int64_t kL1 = std::getenv("L1B") ? atoi(std::getenv("L1B")) : 16384;
   int64_t n = kTile;
-  while (n > 128 && n * tiles * int64_t(sizeof(T)) > kL1) n /= 2;
+  while (n > 128 && n * tiles * int64_t(sizeof(T)) > kPieceBytes) n /= 2;
   return n;
 }
 
@@ -106,7 +106,7 @@ void run(const UserRule& r, const Program& p, const UpdateArgs& a, F after) {
   for (size_t i = 0; i < p.constants.size(); i++) values[size_t(kValueConstants) + i] = T(p.constants[i]);
   const int64_t piece = piece_of<T>(r, p);
   void* at[kPlaces];
-  char* temps = static_cast<char*>(pb_scratch(kScratch, size_t(kMaxTemps + 1) * 128 * sizeof(double) + 65536));
+  char* temps = static_cast<char*>(pb_scratch(kScratch, size_t(kMaxTemps + 1) * 128 * sizeof(double) + size_t(kPieceBytes)));
   for (int i = 0; i < p.temps; i++) at[kPlaceTemps + i] = temps + i * piece * int64_t(sizeof(T));
   void* flags = temps + p.temps * piece * int64_t(sizeof(T));
   const bool unscaled = p.scaled && a.scale == 1;
@@ -165,9 +165,29 @@ void check_limits(const UserRule& r) {
   check_count(r.nodes.size(), kMaxNodes, "operations");
 }
 
+// The power of a positive factor of g that comes out of an operation: the driver scales sums instead of forming them
+// again when clipping bites.
+int degree_of(const Node& n, const std::vector<Node>& nodes) {
+  int d[kMaxInputs] = {};
+  bool constant = true, equal = true;
+  for (int j = 0; j < n.op->inputs; j++) {
+    d[j] = nodes[size_t(n.in[j])].degree;
+    if (d[j] < 0) return -1;
+    constant = constant && d[j] == 0;
+    equal = equal && (j == 0 || d[j] == d[0]);
+  }
+  if (constant) return 0;
+  const std::string_view op = n.op->name;
+  if (op == "multiply") return d[0] + d[1];
+  if (op == "square") return 2 * d[0];
+  if (op == "divide") return d[0] >= d[1] ? d[0] - d[1] : -1;
+  if (op == "abs" || op == "negative") return d[0];
+  if (op == "add" || op == "subtract" || op == "maximum" || op == "minimum") return equal ? d[0] : -1;
+  return -1;
+}
+
 void classify(UserRule& r) {
   r.rank.assign(r.nodes.size(), -1);
-  std::vector<char> reaches(r.nodes.size(), 0);
   for (size_t i = 0; i < r.nodes.size(); i++) {
     Node& n = r.nodes[i];
     n.element = n.kind <= Node::Slot;
@@ -182,6 +202,7 @@ void classify(UserRule& r) {
         n.late = n.late || x.late;
       }
     }
+    n.degree = n.kind == Node::Grad ? 1 : n.kind == Node::Op ? degree_of(n, r.nodes) : 0;
     if (n.element) continue;
     r.rank[i] = int(r.numeric.size());
     r.numeric.push_back(int(i));
@@ -229,6 +250,8 @@ int add_user_rule(std::unique_ptr<UserRule> rule, Scope scope) {
   row.nsums = int(r.sums.size());
   row.nstep = int(r.handed.size());
   row.scope = scope;
+  row.exact = r.exact;
+  for (size_t q = 0; q < r.sums.size(); q++) row.degrees[q] = r.nodes[size_t(r.sums[q])].degree;
   row.slots = r.slot_names.data();
   row.scalars = r.number_names.data();
   row.hyper = r.infos.data();

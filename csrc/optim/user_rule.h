@@ -22,6 +22,7 @@ struct Node {
   Kind kind = Constant;
   bool element = false;  // one value per element, else one per step
   bool late = false;     // known only after the sums are
+  int degree = 0;        // in g, where it is homogeneous; else -1
   int index = 0;         // of the slot, number, hyper-parameter or sum
   double value = 0;      // of the constant
   const MapOp* op = nullptr;
@@ -59,6 +60,7 @@ struct UserRule {
   std::vector<std::string> slots, numbers, hyper;
   std::vector<HyperInfo> infos;
   std::vector<Node> nodes;
+  unsigned exact = 0;  // bit j: slot j is exact in every state format
   int new_p = 0;
   std::vector<int> new_slots, new_numbers, sums;
 
