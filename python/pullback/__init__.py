@@ -42,14 +42,14 @@ from .transforms import (
 )
 
 if TYPE_CHECKING:
-    from . import cuda, data, io, losses, memory, nn, optim, random, testing, train
+    from . import cuda, data, fused, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
     from .nn import functional_call
     from .profiler import profile
     from .random import manual_seed
 
 #: Submodules and names that are loaded when first used, so that `import pullback` stays fast.
-_LAZY_MODULES = ("cuda", "data", "io", "losses", "memory", "nn", "optim", "random", "testing", "train")
+_LAZY_MODULES = ("cuda", "data", "fused", "io", "losses", "memory", "nn", "optim", "random", "testing", "train")
 _LAZY_NAMES = {
     "functional_call": "nn",
     "load": "io",
