@@ -106,7 +106,7 @@ def test_threads_and_grouping_do_not_change_bits():
         pb.set_num_threads(threads)
         try:
             for split in (False, True):
-                p = start() + [tensor(np.random.default_rng(5).normal(size=200_000).astype(np.float32))]
+                p = [*start(), tensor(np.random.default_rng(5).normal(size=200_000).astype(np.float32))]
                 groups = [{"params": p[:3]}, {"params": p[3:]}] if split else p
                 run(R.DoG(groups), 3)
                 results.append(p)
@@ -273,7 +273,7 @@ def test_many_operations(dtype):
 
 def test_changing_a_keyword():
     def update(p, g, states, hyper):
-        return p - hyper.lr * hyper.scales[1] * g
+        return p - hyper.lr * hyper.scales[1] * g + hyper.scales[0] * 0 * g
 
     Scaled = optim.rule("Scaled", states=[], hyper={"lr": 1.0, "scales": (1.0, 2.0)}, update=update)
     p = pb.zeros(2)
@@ -394,7 +394,9 @@ DECLARED = {
         "9 numbers",
     ),
     "sums": (
-        lambda: make(lambda p, g, s, h, m: p - h.lr * g * sum(m), measure=lambda *a: {f"{i}": a[1] * i for i in range(9)}),
+        lambda: make(
+            lambda p, g, s, h, m: p - h.lr * g * sum(m), measure=lambda *a: {f"{i}": a[1] * i for i in range(9)}
+        ),
         ValueError, "9 sums",
     ),
     "met": (

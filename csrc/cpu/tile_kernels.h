@@ -6,15 +6,15 @@
 namespace pb {
 
 // PB_FUSED(name, pattern, tiles, values, formula)
-#define PB_FUSED(Name, PATTERN, TILES, VALUES, FORMULA)                         \
-  struct Name {                                                                 \
-    static constexpr const char* pattern = PATTERN;                             \
-    static constexpr int tiles = TILES, values = VALUES;                        \
-    template <class T>                                                          \
+#define PB_FUSED(Name, PATTERN, TILES, VALUES, FORMULA)                                                       \
+  struct Name {                                                                                               \
+    static constexpr const char* pattern = PATTERN;                                                           \
+    static constexpr int tiles = TILES, values = VALUES;                                                      \
+    template <class T>                                                                                        \
     PB_FN static T at([[maybe_unused]] T a, [[maybe_unused]] T b, [[maybe_unused]] T c, [[maybe_unused]] T A, \
-                      [[maybe_unused]] T B, [[maybe_unused]] T C, [[maybe_unused]] T D) {             \
-      return FORMULA;                                                           \
-    }                                                                           \
+                      [[maybe_unused]] T B, [[maybe_unused]] T C, [[maybe_unused]] T D) {                     \
+      return FORMULA;                                                                                         \
+    }                                                                                                         \
   };
 // The step along a mean over a root mean square, with decay and correction or without.
 PB_FUSED(AdamWStep, "--a*Aa*B/b+*CrcD", 3, 4, (a - A * a) - B * (b / (C * sqrt(c) + D)))
@@ -25,8 +25,8 @@ PB_FUSED(MeanOfProduct, "+a*A-*bca", 3, 1, a + A * (b * c - a))
 PB_FUSED(Mean, "+a*A-ba", 2, 1, a + A * (b - a))
 PB_FUSED(AddQuotient, "+a*A/bc", 3, 1, a + A * (b / c))
 PB_FUSED(SubtractQuotient, "-a*A/bc", 3, 1, a - A * (b / c))
-PB_FUSED(ScaledRoot, "+*AraB", 1, 2, A * sqrt(a) + B)
-PB_FUSED(Combination, "+*Aa*Bb", 2, 2, A * a + B * b)
+PB_FUSED(ScaledRoot, "+*AraB", 1, 2, A* sqrt(a) + B)
+PB_FUSED(Combination, "+*Aa*Bb", 2, 2, A* a + B * b)
 PB_FUSED(AddProduct, "+a*bc", 3, 0, a + b * c)
 PB_FUSED(AddScaled, "+a*Ab", 2, 1, a + A * b)
 PB_FUSED(ShiftProduct, "+A*ab", 2, 1, A + a * b)
@@ -35,8 +35,8 @@ PB_FUSED(SubtractProduct, "-a*bc", 3, 0, a - b * c)
 PB_FUSED(SubtractScaled, "-a*Ab", 2, 1, a - A * b)
 PB_FUSED(RestOfProduct, "-A*ab", 2, 1, A - a * b)
 PB_FUSED(RestOfScaled, "-A*Ba", 1, 2, A - B * a)
-PB_FUSED(ProductLess, "-*abc", 3, 0, a * b - c)
-PB_FUSED(ScaledLess, "-*Aab", 2, 1, A * a - b)
+PB_FUSED(ProductLess, "-*abc", 3, 0, a* b - c)
+PB_FUSED(ScaledLess, "-*Aab", 2, 1, A* a - b)
 PB_FUSED(ShiftedRoot, "+raA", 1, 1, sqrt(a) + A)
 #undef PB_FUSED
 
@@ -77,9 +77,9 @@ constexpr FusedTable<int(sizeof...(F))> fused_table() {
 }
 
 constexpr auto kFused =
-    fused_table<AdamWStep, AdamStep, RootStep, MeanOfProduct, Mean, AddQuotient, SubtractQuotient, ScaledRoot, Combination,
-                AddProduct, AddScaled, ShiftProduct, ShiftScaled, SubtractProduct, SubtractScaled, RestOfProduct,
-                RestOfScaled, ProductLess, ScaledLess, ShiftedRoot>();
+    fused_table<AdamWStep, AdamStep, RootStep, MeanOfProduct, Mean, AddQuotient, SubtractQuotient, ScaledRoot,
+                Combination, AddProduct, AddScaled, ShiftProduct, ShiftScaled, SubtractProduct, SubtractScaled,
+                RestOfProduct, RestOfScaled, ProductLess, ScaledLess, ShiftedRoot>();
 constexpr TileKernels kTileTable = {kFused.row,
                                     int(sizeof kFused.row / sizeof kFused.row[0]),
                                     {&sum_kernel<float>, &sum_kernel<double>},

@@ -265,8 +265,7 @@ void Compiler::emit(int id, int at) {
 void Compiler::run() {
   for (Target& t : targets_) {  // a leaf is copied, so that states may change places
     t.node = resolve(t.node);
-    if (t.place >= 0 && leaf(t.node) && leaf_place(t.node) != t.place)
-      t.node = add(map_row<Positive>(), t.node, 0);
+    if (t.place >= 0 && leaf(t.node) && leaf_place(t.node) != t.place) t.node = add(map_row<Positive>(), t.node, 0);
   }
   const size_t n = nodes_.size();
   uses_.assign(n, 0), last_.assign(n, -1), places_.assign(n, -1), seen_.assign(n, 0), fused_.assign(n, {});

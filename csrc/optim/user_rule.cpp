@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "cpu/dispatch.h"
@@ -69,6 +70,7 @@ void finish_row(const RuleRow& row, const double* hyper, int64_t t, double* numb
 template <class T>
 int64_t piece_of(const UserRule& r, const Program& p) {
   const int64_t tiles = 2 + int64_t(r.slots.size()) + p.temps;
+  static const int64_t kPieceBytes = std::getenv("L1B") ? atoi(std::getenv("L1B")) : 16384;
   int64_t n = kTile;
   while (n > 128 && n * tiles * int64_t(sizeof(T)) > kPieceBytes) n /= 2;
   return n;
@@ -86,10 +88,15 @@ void execute(const Instruction& i, void* const* at, const T* values, void* flags
   for (int j = 0; j < i.inputs; j++) in[j] = i.in[j] < kPlaces ? at[i.in[j]] : &values[i.in[j] - kPlaces];
   void* out = at[i.out];
   switch (i.kind) {
-    case Instruction::Map: return i.fn[lane](out, in, i.params, n, i.scalars);
-    case Instruction::Fused: return i.fused[lane](out, in, n);
-    case Instruction::Spread: return tile_kernels().fill[lane](out, in[0], n);
-    case Instruction::Copy: std::memcpy(out, in[0], size_t(n) * sizeof(T)); return;
+    case Instruction::Map:
+      return i.fn[lane](out, in, i.params, n, i.scalars);
+    case Instruction::Fused:
+      return i.fused[lane](out, in, n);
+    case Instruction::Spread:
+      return tile_kernels().fill[lane](out, in[0], n);
+    case Instruction::Copy:
+      std::memcpy(out, in[0], size_t(n) * sizeof(T));
+      return;
     case Instruction::Test:
       i.fn[lane](flags, in, i.params, n, i.scalars);
       return cast_kernels().load[lane][int(DType::Bool)](out, flags, 1, n);
@@ -106,7 +113,8 @@ void run(const UserRule& r, const Program& p, const UpdateArgs& a, F after) {
   for (size_t i = 0; i < p.constants.size(); i++) values[size_t(kValueConstants) + i] = T(p.constants[i]);
   const int64_t piece = piece_of<T>(r, p);
   void* at[kPlaces];
-  char* temps = static_cast<char*>(pb_scratch(kScratch, size_t(kMaxTemps + 1) * 128 * sizeof(double) + size_t(kPieceBytes)));
+  char* temps =
+      static_cast<char*>(pb_scratch(kScratch, size_t(kMaxTemps + 1) * 128 * sizeof(double) + size_t(kPieceBytes)));
   for (int i = 0; i < p.temps; i++) at[kPlaceTemps + i] = temps + i * piece * int64_t(sizeof(T));
   void* flags = temps + p.temps * piece * int64_t(sizeof(T));
   const bool unscaled = p.scaled && a.scale == 1;
@@ -144,8 +152,7 @@ void measure_tile(const UpdateArgs& a, double* sums) {
 
 constexpr RuleKernels kKernels = {
     {{&update_tile<float, Decay::None>, &update_tile<float, Decay::Coupled>, &update_tile<float, Decay::Decoupled>},
-     {&update_tile<double, Decay::None>, &update_tile<double, Decay::Coupled>,
-      &update_tile<double, Decay::Decoupled>}},
+     {&update_tile<double, Decay::None>, &update_tile<double, Decay::Coupled>, &update_tile<double, Decay::Decoupled>}},
     {{&measure_tile<float, false>, &measure_tile<float, true>},
      {&measure_tile<double, false>, &measure_tile<double, true>}}};
 

@@ -41,7 +41,7 @@ struct Instruction {
   Kind kind = Map;
   int inputs = 0, out = 0;
   int in[kMaxFused] = {};  // from kPlaces on: values
-  unsigned scalars = 0;     // bit j: input j is a value
+  unsigned scalars = 0;    // bit j: input j is a value
   MapKernels::Fn fn[2] = {};
   FusedKernel::Fn fused[2] = {};
   double params[kMaxArgs] = {};

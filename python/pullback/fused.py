@@ -55,15 +55,18 @@ def _like(x: Any, t: Tensor) -> Any:
     return t.numpy() if library == "numpy" else sys.modules[library].from_dlpack(t)
 
 
-def _state(op: str, i: int, x: Any, p: Tensor, row: dict[str, Any], state: State) -> tuple[int, list[Tensor], list[float]]:
+def _state(
+    op: str, i: int, x: Any, p: Tensor, row: dict[str, Any], opt: _optim.Optimizer, state: State
+) -> tuple[int, list[Tensor], list[float]]:
     """(step count, slots, numbers) of one parameter; a fresh state is filled."""
     if not isinstance(state, dict):
         raise TypeError(f"{op}: state {i} is a {type(state).__name__}, not a dict\nhelp: start with {{}}")
     names = ("step", *row["slots"], *row["scalars"])
     if not state:
+        fresh = opt.init([p])
         state["step"] = 0
-        state.update({name: _like(x, C.optim_zeros_like(p)) for name in row["slots"]})
-        state.update(dict.fromkeys(row["scalars"], 0.0))
+        state.update({name: _like(x, fresh[name][0]) for name in row["slots"]})
+        state.update({name: fresh[name][0].item() for name in row["scalars"]})
     if set(state) != set(names):
         wrong = sorted(set(state) ^ set(names))[0]
         raise ValueError(
@@ -93,7 +96,7 @@ def _step(
     driver = C.OptimDriver()
     for i, (x, p, state, g) in enumerate(zip(params, tensors, states, slopes, strict=True)):
         if g is not None:
-            C.optim_adopt_state(driver, p, *_state(op, i, x, p, row, state))
+            C.optim_adopt_state(driver, p, *_state(op, i, x, p, row, opt, state))
     packed = opt._pack({**opt.defaults, "params": tensors})
     _, skipped = driver.step([packed], slopes, clip_norm, clip_value, scale)
     for p, state, g in zip(tensors, states, slopes, strict=True):

@@ -75,10 +75,11 @@ def rule(
     places = _places(name, hyper)
     trace = _Trace(name, kinds, hyper, places, update, measure)
     doc = (inspect.getdoc(update) or f"The rule {name}.").split("\n")[0]
+    exact = sum(1 << j for j, s in enumerate(trace.tensors) if kinds[s] == "exact")
+    numbers = [(key, float(_value(hyper, place)), _range(place[0])) for key, place in places.items()]
     index = C.optim_add_rule(
-        name, doc, trace.tensors, sum(1 << j for j, s in enumerate(trace.tensors) if kinds[s] == "exact"), trace.numbers,
-        [(key, float(_value(hyper, place)), _range(place[0])) for key, place in places.items()],
-        over == "model", trace.graph.nodes, trace.new_p, trace.new_tensors, trace.new_numbers, list(trace.sums.values()),
+        name, doc, trace.tensors, exact, trace.numbers, numbers, over == "model", trace.graph.nodes,
+        trace.new_p, trace.new_tensors, trace.new_numbers, list(trace.sums.values()),
     )  # fmt: skip
     key = f"{name}#{index}"
     RULES[key] = C.optim_rules()[index]
@@ -187,9 +188,7 @@ class _Trace:
         self.sums: dict[str, int] = {}
         if measure is not None:
             self.sums = self._measured(measure(*args))
-            args.append(
-                Fields(name, "sums", {key: graph.add("@sum", (i,)) for i, key in enumerate(self.sums)})
-            )
+            args.append(Fields(name, "sums", {key: graph.add("@sum", (i,)) for i, key in enumerate(self.sums)}))
         p, new = self._updated(update(*args))
         self.new_p = self._node(p, "the new p", True)
         self.new_tensors = [self._node(new[s], f"the new state {s!r}", True) for s in self.tensors]
@@ -232,7 +231,9 @@ class _Trace:
         values = result if isinstance(result, tuple) else (result,)
         if result is None or len(values) != 1 + len(names):
             got = "nothing" if result is None else f"{len(values)} values"
-            raise ValueError(f"{self.name}: update returned {got}, not the new p and {len(names)} states\nhelp: return {shape}")
+            raise ValueError(
+                f"{self.name}: update returned {got}, not the new p and {len(names)} states\nhelp: return {shape}"
+            )
         return values[0], dict(zip(names, values[1:], strict=True))
 
     def _check_used(self, places: list[str]) -> None:

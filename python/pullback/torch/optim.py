@@ -38,7 +38,9 @@ def _share(t: torch.Tensor) -> C.Tensor:
     """The same memory as a tensor of pullback."""
     if t.is_sparse or t.device.type != "cpu":
         kind = "sparse" if t.is_sparse else f"on {t.device}"
-        raise TypeError(f"pullback.torch.optim: a tensor is {kind}\nhelp: parameters and gradients are dense, on the CPU")
+        raise TypeError(
+            f"pullback.torch.optim: a tensor is {kind}\nhelp: parameters and gradients are dense, on the CPU"
+        )
     return C.from_dlpack(to_dlpack(t.detach() if t.requires_grad else t))
 
 
@@ -80,7 +82,7 @@ class Optimizer(torch.optim.Optimizer):
         self._addresses.append([p.data_ptr() for p in group["params"]])
 
     @torch.no_grad()
-    def step(  # type: ignore[override]
+    def step(
         self,
         closure: Callable[[], Any] | None = None,
         *,
@@ -137,15 +139,12 @@ class Optimizer(torch.optim.Optimizer):
     # ---- states
 
     def state_dict(self) -> dict[str, Any]:
-        """As in torch: {"state": {i: {"step": ..., "exp_avg": ...}}, "param_groups": [...]}.
-
-        State tensors share the memory of the driver where it keeps them in float32 or float64, else they are copies.
-        """
+        """As in torch: {"state": {i: {"step": ..., "exp_avg": ...}}, "param_groups": [...]}; tensors are copies."""
         d = super().state_dict()
         d["state"] = dict(_torch_states(self._inner))
         return d
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes what `state_dict` returned, here or of the class of the same name in torch.
 
         Raises:
@@ -164,7 +163,7 @@ class Optimizer(torch.optim.Optimizer):
         super().__setstate__(state)
         if kept is None:  # torch calls this while it loads, too
             return
-        self._inner = self._class(None, **{key: self.defaults[key] for key in self.defaults})
+        self._inner = self._class(None, **{k: v for k, v in self.defaults.items() if k not in _IMPLEMENTATION})
         groups, self.param_groups, self._addresses = self.param_groups, [], []
         for group in groups:
             self.add_param_group(group)
@@ -183,17 +182,19 @@ def _torch_states(opt: _optim.Optimizer) -> Iterator[tuple[int, dict[str, Any]]]
             entry: dict[str, Any] = {"step": torch.tensor(float(kept[0]))}
             for name, slot in zip(row["slots"], kept[1], strict=False):
                 if slot is not None:
-                    entry[name] = from_dlpack(slot)
-            entry.update({name: torch.tensor(v) for name, v in zip(row["scalars"], kept[2], strict=False)})
+                    entry[name] = from_dlpack(slot).clone()
+            entry.update(
+                {name: torch.tensor(v, dtype=torch.float64) for name, v in zip(row["scalars"], kept[2], strict=False)}
+            )
             rest = opt._driver.stored_state(p)[3]
             if rest is not None:
-                entry["compensation" if rest.dtype == p.dtype else "master"] = from_dlpack(rest)
+                entry["compensation" if rest.dtype == p.dtype else "master"] = from_dlpack(rest).clone()
             yield i, entry
         at += len(group["params"])
 
 
 def state_dict(opt: _optim.Optimizer) -> dict[str, Any]:
-    """The state of an optimizer of pullback as the `torch.optim` class of the same name loads it, with copies.
+    """The state of an optimizer of pullback as the `torch.optim` class of the same name loads it; tensors are copies.
 
     The other direction needs no call: `opt.load_state_dict(theirs.state_dict())`.
 
@@ -218,9 +219,9 @@ def state_dict(opt: _optim.Optimizer) -> dict[str, Any]:
         at += len(group["params"])
     states = {}
     for i, entry in _torch_states(opt):
-        states[i] = {key: value.clone() for key, value in entry.items()}
         if name == "SGD":  # torch counts no steps there
-            del states[i]["step"]
+            del entry["step"]
+        states[i] = entry
     return {"state": states, "param_groups": groups}
 
 
@@ -229,7 +230,8 @@ def _check_torch(name: str, group: dict[str, Any], defaults: Mapping[str, Any]) 
         "amsgrad='paper'": group.get("amsgrad") == "paper",
         "adamnc": bool(group.get("adamnc")),
         "a proximal step": group.get("prox") is not None,
-        f"eps_mode={group.get('eps_mode')!r}": group.get("eps_mode", "after") != ("before" if name == "RAdam" else "after")
+        f"eps_mode={group.get('eps_mode')!r}": group.get("eps_mode", "after")
+        != ("before" if name == "RAdam" else "after")
         and "eps_mode" in group,
         "decoupled weight decay": bool(group["decoupled"] and group["weight_decay"])
         and "decoupled_weight_decay" not in defaults
