@@ -199,6 +199,7 @@ struct RowProduct {
   const GemmArgs& g;
   const Store& store;
   int64_t wide, count;  // columns of a task, tasks per product
+  bool stream;          // b comes from memory, in long runs
 
   static void run(void* self, int64_t begin, int64_t end) {
     const RowProduct& p = *static_cast<RowProduct*>(self);
@@ -208,7 +209,7 @@ struct RowProduct {
       S* c = static_cast<S*>(g.c) + batch * g.c_batch + j;
       vector_product(static_cast<const S*>(g.a) + batch * g.a_batch, g.a_col,
                      static_cast<const S*>(g.b) + batch * g.b_batch + j * g.b_col, g.b_row, g.b_col, c, n, g.k,
-                     g.accumulate);
+                     g.accumulate, p.stream);
       finish(c, g.c_row, 1, n, j, p.store);
     }
   }
@@ -217,8 +218,11 @@ struct RowProduct {
 template <class S, class Store>
 void run_store(const GemmArgs& g, const Store& store) {
   if (g.m == 1 && (g.b_col == 1 || g.b_row == 1)) {
+    bool stream = g.b_col == 1 && g.n * g.k >= kStreamBytes / int64_t(sizeof(S));
     int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
-    RowProduct<S, Store> rows{g, store, wide, ceil_div(g.n, wide)};
+    if (stream)  // long runs, but a task for every thread
+      wide = at_least(wide, at_most(kStreamColumns, round_up(ceil_div(g.n, 2 * pb_num_threads()), kVectorColumns<S>)));
+    RowProduct<S, Store> rows{g, store, wide, ceil_div(g.n, wide), stream};
     int64_t tasks = rows.count * g.batch, grain = products(g) < kThreadWork ? tasks : 1;
     pb_parallel_for(tasks, grain, &RowProduct<S, Store>::run, &rows);
     return;
