@@ -325,6 +325,9 @@ Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, con
   check_parameter(weight, {channels}, "group_norm", "weight");
   check_parameter(bias, {channels}, "group_norm", "bias");
   Typed t = typed(input, weight, bias, "group_norm");
+  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() &&
+      !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
+    return group_norm_segments(as_float(input), groups, weight, bias, eps, t.result);
   Tensor y = t.x;
   if (y.size()) {
     int64_t rows = input.shape()[0] * groups;

@@ -1,8 +1,9 @@
 """The compiled kernels on any CPU arrays (pullback, NumPy, PyTorch and others through DLPack), without a tape.
 
 For each activation `gelu_forward(x, bits=3) -> (y, code)` and `gelu_backward(dy, code)`: a code of the derivative
-instead of x (`pullback.fewbit`). The update rules work in place: there is a function for each optimizer class that takes one gradient per step: the name of the class in lower case and
-an underscore, such as `sgd_`, `adamw_`, `lion_`, `adagradnorm_`:
+instead of x (`pullback.fewbit`). The update rules work in place: there is a function for each optimizer class that
+takes one gradient per step: the name of the class in lower case and an underscore, such as `sgd_`, `adamw_`, `lion_`,
+`adagradnorm_`:
 
     adamw_(params, grads, states, *, clip_norm=None, clip_value=None, scale=None, **hyper) -> bool
 
