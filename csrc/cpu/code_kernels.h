@@ -1,5 +1,6 @@
 // Packed codes: bytes to planes and back, codes of a derivative from x, dx from codes (Note [Planes], code_table.h).
 #pragma once
+#include "cpu/block_kernels.h"
 #include "cpu/code_lanes.h"
 
 namespace pb {
@@ -199,6 +200,7 @@ inline void decode(float* out, const float* g, const uint32_t* words, int64_t n,
   for (int j = 0; j < n - i; j++) out[i + j] = last[j];
 }
 
-inline constexpr CodeKernels kCodeTable = {&pack_codes, &unpack_codes, &encode, &encode_random, &decode};
+inline constexpr CodeKernels kCodeTable = {&pack_codes,    &unpack_codes, &encode,    &encode_random,
+                                           &decode, &encode_row, &decode_row};
 
 }  // namespace pb

@@ -1,6 +1,7 @@
 // One vector of floats as packed codes see it: compares to bits, and levels by label. Three forms, one interface.
 #pragma once
 #include "cpu/code_table.h"
+#include "value/code.h"
 
 namespace pb {
 
@@ -89,7 +90,7 @@ struct Lanes {
   static void store(float* p, Float v) { *p = v; }
   static Float times(Float a, Float b) { return a * b; }
   static Mask all(bool on) { return on; }
-  static Mask flip(Mask m, Float x, float bound) { return m ^ uint32_t(x > bound); }
+  static Mask flip(Mask m, Float x, float bound) { return code_plane(x, &bound, 0, 1, m != 0); }
   static uint32_t bits(Mask m) { return m; }
 };
 

@@ -28,6 +28,19 @@ struct CodeTable {
   int at[9] = {};
 };
 
+// Note [Blocks]
+// A row of numbers is cut into blocks of 64 along the last axis. With 8 bits a block keeps one bfloat16 step, and
+// steps -127 .. 127; with 4 bits a bfloat16 origin, which suits what is of one sign, and a step, and steps 0 .. 15: 8.25
+// and 4.5 bits a number. A number goes to one of the two grid points beside it at random, so that its mean is itself; the
+// step is rounded up, so none lies outside the grid. A block with inf, NaN or numbers from 2^126 on reads back as NaN.
+inline constexpr int kBlock = 64;
+inline constexpr int block_heads(int bits) { return bits == 8 ? 1 : 2; }
+// Bytes of a row of n numbers, even, so that the heads of the next row are aligned.
+inline constexpr int64_t block_row_bytes(int64_t n, int bits) {
+  int64_t body = bits == 8 ? n : n / kBlock * (kBlock / 2) + (n % kBlock + 1) / 2;
+  return 2 * block_heads(bits) * ((n + kBlock - 1) / kBlock) + (body + 1) / 2 * 2;
+}
+
 struct CodeKernels {
   void (*pack)(uint32_t* words, const uint8_t* codes, int64_t n, int bits);
   void (*unpack)(uint8_t* codes, const uint32_t* words, int64_t n, int bits);
@@ -38,6 +51,9 @@ struct CodeKernels {
                         const uint8_t* order, int bits);
   // out = level of the codes, times g where that is given. out may be g.
   void (*decode)(float* out, const float* g, const uint32_t* words, int64_t n, const float* level, int bits);
+  // One row of blocks; `first` counts the elements before it.
+  void (*block_encode)(uint8_t* row, const float* x, int64_t n, int bits, uint64_t first, uint64_t key);
+  void (*block_decode)(float* out, const uint8_t* row, int64_t n, int bits);
 };
 
 }  // namespace pb

@@ -8,6 +8,8 @@
 #include "families/reduce.h"
 #include "families/row.h"
 #include "families/view.h"
+#include "fewbit/block.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -119,7 +121,18 @@ Tensor result_of(const Shape& shape, DType dtype) {
   return alias(t, shape, strides, 0);
 }
 
-Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal) {
+// The result as the projection that follows reads it.
+Shape joined(const Shape& shape) {
+  int n = shape.size();
+  if (n < 4) return shape;
+  Shape memory = shape;
+  memory.resize(n - 2);
+  memory[n - 3] = shape[n - 2];
+  memory.push_back(shape[n - 3] * shape[n - 1]);
+  return memory;
+}
+
+Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal, int bits) {
   Tensor cq = raw(q), ck = raw(k), cv = raw(v);
   AttentionCall call = call_of(cq, ck, cv, scale, causal);
   Shape shape = q.shape(), rows = q.shape();
@@ -134,7 +147,9 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
   else
     y = wide;
   std::vector<Saved> saved;
-  if (any_wants(q, k, v)) saved = {Saved(q), Saved(k), Saved(v), Saved::output(y), Saved(lse)};
+  if (any_wants(q, k, v))
+    saved = {saved_operand(q, bits), saved_operand(k, bits), saved_operand(v, bits),
+             bits ? saved_result(y, joined(y.shape()), bits) : Saved::output(y), Saved(lse)};
   record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved),
          [scale, causal](const Slots& s, const PullArgs& a) {
            Tensor q = s[0], k = s[1], v = s[2];
@@ -161,13 +176,16 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const AttentionOptions& o) {
+  Profiled scope("scaled_dot_product_attention");
   check(q, k, v, mask);
   int64_t keys = k.shape()[k.ndim() - 2], width = q.shape().back();
   if (!(o.dropout >= 0 && o.dropout < 1))
     fail<ValueError>("scaled_dot_product_attention", "dropout must be in [0, 1), got " + std::to_string(o.dropout),
                      "0 means no dropout");
+  int bits = operand_bits("scaled_dot_product_attention", o.saved);
   double scale = o.has_scale ? o.scale : width ? 1 / std::sqrt(double(width)) : 1;
-  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) return blocked_attention(q, k, v, scale, o.causal);
+  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) 
+    return blocked_attention(q, k, v, scale, o.causal, bits);
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
   if (bool(mask) && mask.dtype() == DType::Bool)

@@ -7,6 +7,7 @@
 #include "families/map_node.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -173,6 +174,7 @@ const double* params_or_defaults(const MapOp& op, const double* params, double* 
 
 Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params, Generator* rng,
                 const Saving* saved) {
+  Profiled scope(op.name.data());
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
   Typing t = typing_of(op, in);
@@ -198,6 +200,7 @@ Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* param
 }
 
 void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor> in, const double* params) {
+  Profiled scope(op.name.data());
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
   check_writable(target, op.name.data());
@@ -239,6 +242,7 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
 }
 
 Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng) {
+  Profiled scope(op.name.data());
   if (!is_float(dtype))
     fail<DTypeError>(op.name, std::string("draws are floating, got dtype ") + dtype_name(dtype),
                      "use randint, or cast the result");

@@ -20,6 +20,9 @@ struct RandomState {
 };
 struct Generator {
   uint64_t seed = 0, offset = 0;
+  uint64_t roundings = 0;
+  // A stream of its own for the rounding of what is kept for backward: it leaves the program's draws as they are.
+  RandomState rounding() { return {seed ^ 0x9E3779B97F4A7C15u, roundings++ << 40}; }
   RandomState reserve(int64_t n) {  // room for n elements; a block of four 32-bit words per counter step
     RandomState s{seed, offset};
     offset += uint64_t(n + 3) / 4 * 2;  // float64 draws take two words per element

@@ -1,6 +1,8 @@
 // Layer, root-mean-square, group and batch normalisation.
 #include "families/row.h"
 #include "families/row_call.h"
+#include "fewbit/block.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -65,7 +67,7 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double
   Tensor y = narrowed(r.y, p.result);
   if (!any_wants(x, w, b)) return y;
   record_rebuilt(
-      "layer_norm", {x, w, b}, y, {Saved::whole(x), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
+      "layer_norm", {x, w, b}, y, {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
       [eps, p](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps, p); },
       [eps, p](const Slots& s) { return narrowed(layer_norm_run(s[0], s[1], s[2], eps, p.compute).y, p.result); },
       kRebuildsForProducts);
@@ -103,7 +105,7 @@ Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps, Precision p) 
   Tensor y = narrowed(r.y, p.result);
   if (!any_wants(x, w)) return y;
   record_rebuilt(
-      "rms_norm", {x, w}, y, {Saved::whole(x), Saved(w), Saved(r.stat[0])},
+      "rms_norm", {x, w}, y, {saved_whole(x, operand_bits("rms_norm", 0)), Saved(w), Saved(r.stat[0])},
       [eps, p](const Slots& s, const PullArgs& a) { rms_norm_pull(s, a, eps, p); },
       [eps, p](const Slots& s) { return narrowed(rms_norm_run(s[0], s[1], eps, p.compute).y, p.result); },
       kRebuildsForProducts);
@@ -173,6 +175,7 @@ Tensor merged(const Tensor& x, int axes) {
 }  // namespace
 
 Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, const Dims& axes, double eps) {
+  Profiled scope("layer_norm");
   Shape shape = normal_shape(input, axes, "layer_norm");
   check_parameter(weight, shape, "layer_norm", "weight");
   check_parameter(bias, shape, "layer_norm", "bias");
@@ -183,6 +186,7 @@ Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
 }
 
 Tensor rms_norm(const Tensor& input, const Tensor& weight, const Dims& axes, double eps) {
+  Profiled scope("rms_norm");
   Shape shape = normal_shape(input, axes, "rms_norm");
   check_parameter(weight, shape, "rms_norm", "weight");
   Tensor x = as_float(input);
@@ -311,6 +315,7 @@ Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
 }  // namespace
 
 Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  Profiled scope("group_norm");
   check_channels(input, "group_norm");
   int64_t channels = input.shape()[1];
   if (groups < 1 || channels % groups)
@@ -320,6 +325,9 @@ Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, con
   check_parameter(weight, {channels}, "group_norm", "weight");
   check_parameter(bias, {channels}, "group_norm", "bias");
   Typed t = typed(input, weight, bias, "group_norm");
+  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() &&
+      !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
+    return group_norm_segments(as_float(input), groups, weight, bias, eps, t.result);
   Tensor y = t.x;
   if (y.size()) {
     int64_t rows = input.shape()[0] * groups;
@@ -396,6 +404,7 @@ Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, doubl
 
 Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
                   const Tensor& bias, bool training, double momentum, double eps) {
+  Profiled scope("batch_norm");
   const char* op = "batch_norm";
   check_channels(input, op);
   Shape shape{input.shape()[1]};

@@ -83,13 +83,13 @@ struct PullArgs {
 
 struct Node {
   uint32_t refs = 1;
-  bool pending = false;   // queued in the running backward
   bool released = false;  // saved slots are gone, or go with the last pin
   uint8_t late = 0;       // see kRebuilds and its like
   uint32_t uses = 0;      // edges that were made to this node
   uint32_t pins = 0;      // slots of consumers that rebuild from this node's slots
   uint32_t outputs = 1;
   uint64_t seq;
+  const void* run = nullptr;       // the backward in which it is queued
   Tensor cotangent;                // of output 0, while a backward runs
   std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
   Edges edges;

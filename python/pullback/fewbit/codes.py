@@ -1,10 +1,15 @@
-"""Packed codes: b bits per element, in groups of 32."""
+"""Packed codes: b bits per element, in groups of 32, and what backward keeps of an activation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from .._core import Tensor, fewbit_pack, fewbit_unpack
+from .._core import FewbitCode, Tensor, fewbit_pack, fewbit_unpack
+from .tables import SCHEMES, table
+
+__all__ = ["Code", "convert", "pack", "unpack"]
 
 
 def pack(codes: Any, bits: int) -> Tensor:
@@ -54,3 +59,93 @@ def unpack(words: Any, bits: int, n: int) -> Tensor:
         [1, 0, 3]
     """
     return fewbit_unpack(words, bits, n)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A code of the derivative, for `saved=`: what an activation keeps instead of its input.
+
+    The input's piece of the line is kept in `bits` bits; backward uses one value of the derivative per code. y has
+    the bits it has without a code. +-inf have the values of the outer pieces, NaN that of the first. float64 is kept
+    exactly, and so is everything when derivatives of an order that the code has not are announced.
+
+    Args:
+        bits: 1 to 8; 4 * bits * ceil(n / 32) bytes are kept.
+        scheme: "value" (least mean square error for its number of values), "interval", "folded", "minimax" (bounded
+            for every input), "unbiased" (random, right in the mean), "jet" (values of the second derivative as well,
+            order 2).
+        weight: The inputs that the error is weighed with: "normal", "uniform", a callable, or a histogram.
+
+    Raises:
+        ValueError: bits is outside 1 .. 8, or the scheme is unknown.
+
+    Example:
+        >>> import pullback as pb
+        >>> pb.gelu(pb.zeros(2), saved=pb.fewbit.Code(3, scheme="minimax")).tolist()
+        [0.0, 0.0]
+    """
+
+    bits: int
+    scheme: str = "value"
+    weight: Any = "normal"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= 8:
+            raise ValueError(f"Code: bits must be 1 to 8, got {self.bits!r}\nhelp: 3 or 4 bits lose little")
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"Code: unknown scheme {self.scheme!r}\nhelp: one of {', '.join(SCHEMES)}")
+
+
+_made: dict[Any, FewbitCode] = {}
+
+
+def code_of(name: str, parameters: Mapping[str, float], code: Code) -> FewbitCode:
+    """The table of an activation in the form that kernels read, made once."""
+    key: Any = (name, tuple(parameters.items()), code.bits, code.scheme, code.weight)
+    try:
+        found = _made.get(key)
+    except TypeError:  # a weight that does not hash, a histogram
+        key, found = None, None
+    if found is None:
+        found = _compile(name, parameters, code)
+        if key is not None:
+            _made[key] = found
+    return found
+
+
+def _look_up(name: str, parameters: Mapping[str, float], spec: int | Code, asked: bool) -> FewbitCode:
+    """What the core asks at the first call of an activation with a code."""
+    return code_of(name, parameters, spec if isinstance(spec, Code) else Code(spec))
+
+
+def _compile(name: str, parameters: Mapping[str, float], code: Code) -> FewbitCode:
+    made = table(name, code.bits, weight=code.weight, scheme=code.scheme, **parameters)
+    return FewbitCode(code.bits, made.boundaries, made.codes, made.levels, made.second, code.scheme == "unbiased")
+
+
+def convert(model: Any, bits: int | Code | None = 3) -> Any:
+    """Set what backward keeps on every activation of a model, in place.
+
+    Args:
+        model: A `pb.nn.Module`.
+        bits: Bits of the derivative's code, a `Code`, or None for the default again.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: bits is outside 1 .. 8.
+
+    Example:
+        >>> import pullback as pb
+        >>> pb.fewbit.convert(pb.nn.Sequential(pb.nn.Linear(2, 2), pb.nn.GELU()))[1].saved
+        3
+    """
+    from ..nn.activation import Activation
+
+    if bits is not None and not isinstance(bits, Code):
+        Code(bits)
+    for _, module in model.named_modules():
+        if isinstance(module, Activation):
+            module.saved = bits
+    return model
