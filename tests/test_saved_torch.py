@@ -1,6 +1,6 @@
 """What the tape keeps never exceeds what PyTorch keeps, measured by its saved_tensors_hooks with unique storages."""
 
-torch = __import__("pytest").importorskip("torch")
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import pytest
 import pullback as pb
 from pullback import nn
 
+torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 
@@ -109,7 +110,7 @@ def test_attention_of_half_floats_has_the_gradients_of_torch():
 def test_mlp_of_relu_and_dropout():
     sizes = [784, 1024, 1024, 10]
     layers, theirs = [], []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(sizes)):
         layers.append(nn.Linear(a, b))
         theirs.append(torch.nn.Linear(a, b))
         if i < 2:

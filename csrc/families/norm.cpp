@@ -67,7 +67,8 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double
   Tensor y = narrowed(r.y, p.result);
   if (!any_wants(x, w, b)) return y;
   record_rebuilt(
-      "layer_norm", {x, w, b}, y, {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
+      "layer_norm", {x, w, b}, y,
+      {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
       [eps, p](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps, p); },
       [eps, p](const Slots& s) { return narrowed(layer_norm_run(s[0], s[1], s[2], eps, p.compute).y, p.result); },
       kRebuildsForProducts);
