@@ -176,6 +176,28 @@ def test_a_norm_and_the_product_after_it_keep_one_tensor(norm, dtype):
     np.testing.assert_allclose(w.grad.astype(pb.float64).numpy(), want, rtol=2e-2 if size == 2 else 1e-5, atol=0.15)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batch_norm_keeps_the_input_in_its_own_type(dtype):
+    """And with it the gradients of float32, to the rounding of the type."""
+    rng = np.random.default_rng(0)
+    t = getattr(pb, dtype)
+    arrays = [rng.standard_normal(s) for s in ((8, 6, 5, 5), (6,), (6,))]
+    wide = [pb.asarray(a).astype(t).astype(pb.float64) for a in arrays]
+    x, w, b = (v.astype(t) for v in wide)
+    g = pb.asarray(rng.standard_normal((8, 6, 5, 5))).astype(t)
+    for v in (x, w, b, *wide):
+        v.requires_grad = True
+    y = pb.batch_norm(x * 1, None, None, w, b, training=True)
+    assert pb.memory.saved_bytes(y.sum()) == x.size * (2 if dtype == "bfloat16" else 4) + 2 * 6 * 4
+    y.backward(g)
+    pb.batch_norm(wide[0] * 1, None, None, wide[1], wide[2], training=True).backward(g.astype(pb.float64))
+    for have, want in zip((x, w, b), wide, strict=True):
+        assert have.grad.dtype == t
+        scale = np.max(np.abs(want.grad.numpy()))
+        err = np.max(np.abs(have.grad.astype(pb.float64).numpy() - want.grad.numpy()))
+        assert err <= scale * (8e-3 if dtype == "bfloat16" else 2e-6)
+
+
 # ---- a tensor that stands in
 
 
