@@ -33,9 +33,9 @@ struct Product {
   LoadB load_b;
   Store store;
   Plan plan;
-  S *shared = nullptr, *own = nullptr;     // two panels; the packed blocks of each thread
-  int64_t shared_size = 0, own_size = 0;   // of one
-  int64_t joined = 0, claimed = 0;         // threads, tasks
+  S *shared = nullptr, *own = nullptr;       // two panels; the packed blocks of each thread
+  int64_t shared_size = 0, own_size = 0;     // of one
+  int64_t joined = 0, claimed = 0;           // threads, tasks
   int64_t packed[2] = {}, computed[2] = {};  // pieces and tasks that are done, of even and of odd panels
 
   static Strips rows(int64_t i, int64_t m) { return {i, m, kMaxRows, kPitch, true}; }
@@ -62,14 +62,17 @@ struct Product {
     if (!b.along_lines() && b.along_steps() && at < k) fetch(t, b.direct(j, k0 + at), g.b_col);
   }
 
-  // For each block of k: a is packed whole and b in groups of strips, unless they come packed; each strip of b meets all
-  // strips of a. What is used once or twice and lies well is read in place.
+  // For each block of k: a is packed whole and b in groups of strips, unless they come packed; each strip of b meets
+  // all strips of a. What is used once or twice and lies well is read in place.
   void block(const Part& r, const S* packed_a, const S* packed_b, S* space) const {
     Strips sa = rows(r.i, r.m), sb = columns(r.j, r.n);
     LoadA a = load_a.batch(r.batch);
     LoadB b = load_b.batch(r.batch);
-    bool direct_a = false;
-    if constexpr (LoadA::dense) direct_a = !packed_a && a.along_lines() && r.n <= 2 * kCols;
+    bool direct_a = false, in_rows = false;
+    if constexpr (LoadA::dense) {
+      in_rows = !packed_a && a.along_steps() && r.n <= kRowsColumns && g.a_row * int64_t(sizeof(S)) <= kRowsStride;
+      direct_a = in_rows || (!packed_a && a.along_lines() && r.n <= 2 * kCols);
+    }
     S* c = static_cast<S*>(g.c) + r.batch * g.c_batch;
     for (int64_t k0 = r.k0; k0 < r.k1; k0 += plan.depth) {
       int64_t k = at_most(plan.depth, r.k1 - k0);
@@ -81,6 +84,7 @@ struct Product {
       }
       TileArgs<S> t{};
       t.k = k;
+      t.a_row = in_rows ? g.a_row : 1;
       t.a_step = direct_a ? g.a_col : kPitch;
       t.c_row = g.c_row;
       t.add = g.accumulate || k0 > 0;
@@ -95,7 +99,7 @@ struct Product {
           pack(pb + s % kGroup * k * kCols, k * kCols, b, k0, k, sb, s,
                plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
         }
-        auto& tiles = kTiles<S>.fn[ceil_div(t.width, kLane) - 1];
+        auto& tiles = kTiles<S>.fn[in_rows][ceil_div(t.width, kLane) - 1];
         for (int64_t q = 0; q < sa.count; q++) {
           int64_t i = r.i + sa.begin(q), h = sa.width(q);
           t.a = pa + q * k * kPitch;
@@ -117,8 +121,8 @@ struct Product {
     }
   }
 
-  // Packing task `piece` of a panel: a part of one block of k. Where lines are neighbours it is some steps of all strips,
-  // so that memory is read in long runs, otherwise all steps of some strips.
+  // Packing task `piece` of a panel: a part of one block of k. Where lines are neighbours it is some steps of all
+  // strips, so that memory is read in long runs, otherwise all steps of some strips.
   template <class Load>
   void pack_piece(S* to, const Load& load, const Strips& t, int64_t piece, int64_t k0, int64_t k1) const {
     int64_t groups = ceil_div(plan.strips, plan.piece), at = piece / groups * plan.depth, part = piece % groups;
@@ -133,8 +137,8 @@ struct Product {
     }
   }
 
-  // Tasks are numbered panel after panel, and in each the pieces before the parts of c. Two panels are in memory: a piece
-  // waits for the parts that read its memory two panels ago, a part for the pieces of its panel.
+  // Tasks are numbered panel after panel, and in each the pieces before the parts of c. Two panels are in memory: a
+  // piece waits for the parts that read its memory two panels ago, a part for the pieces of its panel.
   void task(int64_t index, S* space) {
     int64_t q = index / (plan.pieces + plan.tasks), at = index % (plan.pieces + plan.tasks), half = q & 1;
     int64_t first = q / plan.deeps % plan.panels * plan.panel, k0 = q % plan.deeps * plan.deep;
