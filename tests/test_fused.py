@@ -16,7 +16,7 @@ def test_names():
         fused.__all__
     )
     assert not {"sam_", "gam_", "udog_", "oasis_", "optimizer_"} & set(fused.__all__)
-    for name in fused.__all__:
+    for name in RULES:
         assert "lr=" in getattr(fused, name).__doc__
 
 
