@@ -47,6 +47,11 @@ inline Half half_of(DType t) {
 // The type that rows of t are computed in.
 inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType::F32; }
 
+// x for row_run: 16-bit rows that are computed in float32 stay as they are.
+inline Tensor rows_of(const Tensor& x, DType compute) {
+  return half_of(x.dtype()) != Half::None && compute == DType::F32 ? x : plain(x, compute);
+}
+
 // x: (..., n), c: (n), given: (...). 16-bit rows are read as they are and computed in float32; so is everything else,
 // and y, unless `result` asks for the 16-bit type.
 template <class Op>
