@@ -133,7 +133,7 @@ void check_parameter(const Tensor& t, const Shape& shape, const char* op, const 
 // The promoted type of x and its parameters, as one float type that rows compute in; f's result is cast back.
 struct Typed {
   Tensor x, w, b;
-  DType result;
+  DType result = DType::F32;
 };
 Typed typed(const Tensor& input, const Tensor& w, const Tensor& b, const char* op) {
   Typed t{as_float(input), w, b, DType::F32};
@@ -352,48 +352,53 @@ struct GraphNorm {
   }
 };
 
-void batch_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+// slots: x, weight, mean, 1 / deviation, bias
+void batch_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   Tensor x = s[0], w = s[1], g = a.g[0];
   if (!plain_pull(g, x, w)) {
-    GraphNorm f(x, eps);
-    Tensor hat = f.d * f.r, gw = times(g, per_channel(w, x.ndim()));
-    if (a.need(0)) a.gin[0] = f.r * ((gw - mean(gw, f.axes, true)) - hat * mean(gw * hat, f.axes, true));
-    if (a.need(1)) a.gin[1] = sum(g * hat, f.axes);
-    if (a.need(2)) a.gin[2] = sum(g, f.axes);
+    Tensor wide = cast(x, p.compute), wide_g = cast(g, p.compute);
+    GraphNorm f(wide, eps);
+    Tensor hat = f.d * f.r, gw = times(wide_g, per_channel(widened(w, p.compute), x.ndim()));
+    if (a.need(0)) a.gin[0] = like(f.r * ((gw - mean(gw, f.axes, true)) - hat * mean(gw * hat, f.axes, true)), x);
+    if (a.need(1)) a.gin[1] = like(sum(wide_g * hat, f.axes), w);
+    if (a.need(2)) a.gin[2] = like(sum(wide_g, f.axes), s[4]);
     return;
   }
   Channels c(x);
-  Tensor cx = plain(x, x.dtype()), cg = plain(g, x.dtype()), m = s[2], r = s[3];
+  Tensor cx = plain(x, p.compute), cg = plain(g, p.compute), m = s[2], r = s[3];
   Tensor total = c.sums(ChannelCall::G, cx, cg, m), along = c.sums(ChannelCall::Product, cx, cg, m);
-  if (a.need(1)) a.gin[1] = along * r;
-  if (a.need(2)) a.gin[2] = total;
+  if (a.need(1)) a.gin[1] = like(along * r, w);
+  if (a.need(2)) a.gin[2] = like(total, s[4]);
   if (!a.need(0)) return;
-  Tensor scale = times(r, w ? detach(w) : w), over = Tensor(-1.0 / double(c.count));
-  a.gin[0] = c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale);
+  Tensor scale = times(r, w ? plain(w, p.compute) : w), over = Tensor(-1.0 / double(c.count));
+  a.gin[0] = like(c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale), x);
 }
 
-// y of the batch's own statistics, which `found` receives.
-Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found) {
+// y of the batch's own statistics, which `found` receives in the type of computation.
+Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found,
+                        Precision p) {
   if (has_tangent(x) || has_tangent(w) || has_tangent(b)) {
-    GraphNorm f(x, eps);
+    GraphNorm f(cast(x, p.compute), eps);
     found = {f.centre, f.spread};
-    return plus(f.d * times(f.r, per_channel(w, x.ndim())), per_channel(b, x.ndim()));
+    Tensor scale = per_channel(widened(w, p.compute), x.ndim()), shift = per_channel(widened(b, p.compute), x.ndim());
+    return cast(plus(f.d * times(f.r, scale), shift), p.result);
   }
   Channels c(x);
   Tensor y, r;
   {
     GradMode off(false);
-    Tensor cx = plain(x, x.dtype()), n = Tensor(double(c.count));
+    Tensor cx = plain(x, p.compute), n = Tensor(double(c.count));
     found.mean = c.sums(ChannelCall::X, cx, {}, {}) / n;
     found.var = c.sums(ChannelCall::Square, cx, {}, found.mean) / n;
     r = rsqrt(found.var + Tensor(eps));
-    y = c.apply(cx, {}, found.mean, w ? r * plain(w, x.dtype()) : r,
-                b ? plain(b, x.dtype()) : zeros({c.channels}, x.dtype()), {});
+    y = cast(c.apply(cx, {}, found.mean, w ? r * plain(w, p.compute) : r,
+                     b ? plain(b, p.compute) : zeros({c.channels}, p.compute), {}),
+             p.result);
   }
   std::vector<Saved> saved;
-  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(found.mean), Saved(r)};
+  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(found.mean), Saved(r), Saved(b)};
   record("batch_norm", {x, w, b}, y, std::move(saved),
-         [eps](const Slots& s, const PullArgs& a) { batch_norm_pull(s, a, eps); });
+         [eps, p](const Slots& s, const PullArgs& a) { batch_norm_pull(s, a, eps, p); });
   return y;
 }
 
@@ -412,9 +417,13 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   if (!training && !(bool(running_mean) && bool(running_var)))
     fail<ValueError>(op, "without training=True the running statistics are needed", "pass running_mean and running_var",
                      input);
-  Typed t = typed(input, weight, bias, op);
+  Typed t;
   int nd = input.ndim();
-  Tensor w = per_channel(t.w, nd), b = per_channel(t.b, nd);
+  Tensor w, b;
+  if (!training || input.size() == 0) {
+    t = typed(input, weight, bias, op);
+    w = per_channel(t.w, nd), b = per_channel(t.b, nd);
+  }
   if (!training) {
     Tensor scale = times(rsqrt(cast(per_channel(detach(running_var), nd), t.x.dtype()) + Tensor(eps)), w);
     Tensor centre = cast(per_channel(detach(running_mean), nd), t.x.dtype());
@@ -428,10 +437,11 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   for (const Tensor& r : {running_mean, running_var})
     if (r) check_writable(r, op);
   BatchStatistics found;
-  Tensor y = batch_norm_train(t.x, t.w, t.b, eps, found);
+  Tensor x = as_float(input);
+  Tensor y = batch_norm_train(x, weight, bias, eps, found, precision_of(x, weight, bias, op));
   update_running(running_mean, found.mean, momentum);
   if (running_var) update_running(running_var, detach(found.var) * Tensor(double(count) / double(count - 1)), momentum);
-  return cast(y, t.result);
+  return y;
 }
 
 }  // namespace pb
