@@ -95,7 +95,7 @@ std::vector<int> partition(const std::vector<double>& w, const std::vector<doubl
 }  // namespace
 
 void bind_fewbit(nb::module_& m) {
-  m.def("fewbit_solve", &solve, nb::arg("derivative"), nb::arg("weight"), nb::arg("bits"), nb::arg("scheme"),
+  m.def("fewbit_solve", &solve, nb::arg("derivative"), nb::arg("weight").none(), nb::arg("bits"), nb::arg("scheme"),
         nb::arg("lo"), nb::arg("hi"), nb::arg("breakpoints"), nb::arg("heights"), nb::arg("edges"),
         "(boundaries, codes, levels, second, error, second_error, max_error) of the best table.");
   m.def("fewbit_partition", &partition, nb::arg("w"), nb::arg("a"), nb::arg("b"), nb::arg("k"),

@@ -36,7 +36,7 @@ std::vector<int> partition(const std::vector<Moments>& prefix, int k, double sla
   // best[m][j]: cells 0 .. j in m + 1 pieces.
   std::vector<std::vector<double>> best(size_t(k), std::vector<double>(size_t(n) + 1, kInf));
   for (int j = 1; j <= n; j++) best[0][size_t(j)] = row(j)[0];
-  for (int m = 1; m < k; m++)
+  for (int m = 1; m < k && best[size_t(m - 1)][size_t(n)] > slack; m++)
     for (int j = m + 1; j <= n; j++) best[size_t(m)][size_t(j)] = least_sum(best[size_t(m - 1)].data(), row(j), j);
   int m = 0;
   double least = kInf;
@@ -120,7 +120,7 @@ std::vector<int> monotone_path(int n, int k, const std::function<double(int, int
   std::vector<double> ends;
   for (int j = 0; j < n; j++) before[size_t(j)] = cost(0, j);
   ends.push_back(before.back());
-  for (int m = 1; m < k; m++) {
+  for (int m = 1; m < k && ends.back() > slack; m++) {
     args.emplace_back(static_cast<size_t>(n));
     Layer{cost, before, now, args.back()}.fill(0, n, 0, n - 1);
     std::swap(before, now);

@@ -63,26 +63,53 @@ std::vector<char> pinned(const Line& line, const Cut& cut, const Levels& l) {
   return out;
 }
 
-// Exact choices among ever closer points around the boundaries.
+constexpr int kSteps = 16;  // points on each side of a boundary
+
+std::vector<double> points_around(const Line& line, double s, double reach) {
+  std::vector<double> points = {s};
+  for (int k = -kSteps; k <= kSteps; k++) points.push_back(s + reach * k / kSteps);
+  auto e = std::lower_bound(line.edge.begin(), line.edge.end(), s - reach);
+  for (; e != line.edge.end() && *e <= s + reach; e++) points.push_back(*e);
+  std::sort(points.begin(), points.end());
+  points.erase(std::unique(points.begin(), points.end()), points.end());
+  std::erase_if(points, [&](double p) { return !(p > line.spec.lo && p < line.spec.hi); });
+  return points;
+}
+
+std::vector<std::vector<Candidate>> candidates_around(const Line& line, const std::vector<double>& at, double reach) {
+  std::vector<double> all;
+  std::vector<size_t> count;
+  for (double s : at) {
+    std::vector<double> points = points_around(line, s, reach);
+    all.insert(all.end(), points.begin(), points.end());
+    count.push_back(points.size());
+  }
+  std::vector<Moments> m = line.upto(all);
+  std::vector<std::vector<Candidate>> lists;
+  size_t next = 0;
+  for (size_t n : count) {
+    lists.emplace_back();
+    for (size_t end = next + n; next < end; next++) lists.back().push_back({all[next], m[next]});
+  }
+  return lists;
+}
+
+// Exact choices among ever closer points around the boundaries. Boundaries that wander together are followed before
+// the points close in.
 void narrow(const Line& line, Cut& cut) {
-  constexpr int kSteps = 32;
   double reach = (line.spec.hi - line.spec.lo) / kCells;
-  for (int round = 0; round < 5; round++, reach *= 2.0 / kSteps) {
-    std::vector<std::vector<Candidate>> lists;
-    for (double s : cut.at) {
-      std::vector<double> points = {s};
-      for (int k = -kSteps / 2; k <= kSteps / 2; k++) points.push_back(s + reach * k / (kSteps / 2));
-      auto e = std::lower_bound(line.edge.begin(), line.edge.end(), s - reach);
-      for (; e != line.edge.end() && *e <= s + reach; e++) points.push_back(*e);
-      std::sort(points.begin(), points.end());
-      points.erase(std::unique(points.begin(), points.end()), points.end());
-      std::erase_if(points, [&](double p) { return !(p > line.spec.lo && p < line.spec.hi); });
-      std::vector<Moments> m = line.upto(points);
-      lists.emplace_back();
-      for (size_t i = 0; i < points.size(); i++) lists.back().push_back({points[i], m[i]});
+  for (int round = 0; round < 5; round++, reach /= kSteps) {
+    double moved = reach;
+    for (int again = 0; again < 20 && moved > reach / 2; again++) {
+      std::vector<std::vector<Candidate>> lists = candidates_around(line, cut.at, reach);
+      std::vector<int> chosen = choose(lists, Moments(), line.all());
+      moved = 0;
+      for (size_t i = 0; i < cut.at.size(); i++) {
+        double s = lists[i][size_t(chosen[i])].at;
+        moved = std::max(moved, std::abs(s - cut.at[i]));
+        cut.at[i] = s;
+      }
     }
-    std::vector<int> chosen = choose(lists, Moments(), line.all);
-    for (size_t i = 0; i < cut.at.size(); i++) cut.at[i] = lists[i][size_t(chosen[i])].at;
   }
 }
 
@@ -164,7 +191,7 @@ void settle(const Line& line, Cut& cut) {
 }  // namespace
 
 Cut intervals(const Line& line, int k) {
-  std::vector<int> cuts = partition(line.upto(line.candidates), k, kSlack * (line.all.b + line.all.b2));
+  std::vector<int> cuts = partition(line.upto(line.candidates), k, kSlack * (line.all().b + line.all().b2));
   Cut cut;
   for (size_t i = 1; i + 1 < cuts.size(); i++) cut.at.push_back(line.candidates[size_t(cuts[i])]);
   cut.rank.resize(cut.at.size() + 1);

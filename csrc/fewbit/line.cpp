@@ -105,14 +105,16 @@ Line::Line(Spec s) : spec(std::move(s)) {
     for (int c = 0; c < cells(); c++)
       differentiate(edge[size_t(c)], edge[size_t(c) + 1], &g[size_t(c) * kNodes], &g2[size_t(c) * kNodes]);
   }
+  before_.resize(1);
   for (int c = first; c < last; c++) {
     size_t at = size_t(c) * kNodes;
-    all += integrate(&q[at], &g[at], g2.empty() ? nullptr : &g2[at]);
+    before_.push_back(before_.back());
+    before_.back() += integrate(&q[at], &g[at], g2.empty() ? nullptr : &g2[at]);
   }
-  if (!(all.w > 0))
+  if (!(all().w > 0))
     fail<ValueError>("fewbit.solve", "the weight is zero everywhere in the domain",
                      "it says where inputs lie; widen the domain");
-  if (!std::isfinite(all.w + all.b + all.b2))
+  if (!std::isfinite(all().w + all().b + all().b2))
     fail<ValueError>("fewbit.solve", "the weighted square of the derivative has no finite integral", "scale it down");
 }
 
@@ -205,18 +207,13 @@ std::vector<Moments> Line::upto(const std::vector<double>& at) const {
   std::vector<double> pg = sample(px);
   if (n) spec.weight(px.data(), pq.data(), int64_t(px.size()));
   std::vector<Moments> out(n);
-  Moments sum;
-  int done = first;
   for (size_t i = 0; i < n; i++) {
-    for (; done < cell[i]; done++) {
-      size_t c = size_t(done) * kNodes;
-      sum += integrate(&q[c], &g[c], g2.empty() ? nullptr : &g2[c]);
-    }
     double from = edge[size_t(cell[i])];
+    out[i] = before_[size_t(cell[i] - first)];
+    if (!(at[i] > from)) continue;
     scale(from, at[i], &pq[i * kNodes]);
     if (spec.second) differentiate(from, at[i], &pg[i * kNodes], pg2.data());
-    out[i] = sum;
-    if (at[i] > from) out[i] += integrate(&pq[i * kNodes], &pg[i * kNodes], spec.second ? pg2.data() : nullptr);
+    out[i] += integrate(&pq[i * kNodes], &pg[i * kNodes], spec.second ? pg2.data() : nullptr);
   }
   return out;
 }
@@ -261,7 +258,7 @@ std::vector<double> Line::extreme_points() const {
   for (double e : {edge.front(), edge.back()}) out.push_back(e);
   for (size_t i = 1; i + 1 < x.size(); i++) {
     double d0 = g[i] - g[i - 1], d1 = g[i + 1] - g[i];
-    if (d0 * d1 >= 0) continue;
+    if (d0 * d1 > 0 || d0 == d1) continue;
     auto e = std::upper_bound(spec.breaks.begin(), spec.breaks.end(), x[i - 1]);
     if (e != spec.breaks.end() && *e <= x[i + 1]) continue;
     // The vertex of the parabola through three points.

@@ -37,8 +37,9 @@ class Line {
   explicit Line(Spec spec);
 
   int cells() const { return int(edge.size()) - 1; }
+  const Moments& all() const { return before_.back(); }  // of the domain
   std::vector<double> sample(const std::vector<double>& x) const;
-  // Moments of lo .. x for ascending points x of the domain.
+  // Moments of lo .. x for points x of the domain.
   std::vector<Moments> upto(const std::vector<double>& x) const;
   // The place where g crosses the level t between from[i] and to[i], to the last bit: the largest x on the side of
   // from[i]. g(from[i]) <= t[i] must differ from g(to[i]) <= t[i].
@@ -54,9 +55,9 @@ class Line {
   std::vector<double> x, q, g;     // points, weight times quadrature weight, g
   std::vector<double> g2;          // g', if wanted
   std::vector<double> candidates;  // edges where the first partition may cut, lo and hi included
-  Moments all;                     // of the domain
 
  private:
+  std::vector<Moments> before_;  // what the domain holds before each of its cells, and in all
   void place_edges();
   void weigh();
   void drop_tails();

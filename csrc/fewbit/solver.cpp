@@ -72,11 +72,10 @@ Solution unbiased(const Line& line, int k, int64_t bits) {
   for (int p : path)
     if (s.levels.empty() || law.g[size_t(p)] > s.levels.back()) s.levels.push_back(law.g[size_t(p)]);
   for (size_t i = 0; i + 1 < path.size(); i++) s.error += law.rounding(path[i], path[i + 1]);
-  for (const auto& values : {line.g, line.sample(line.extreme_points())})
-    for (double v : values) {
-      auto up = std::lower_bound(s.levels.begin(), s.levels.end(), v);
-      if (*up > v) s.max_error = std::max({s.max_error, *up - v, v - *(up - 1)});
-    }
+  for (double v : line.g) {
+    auto up = std::lower_bound(s.levels.begin(), s.levels.end(), v);
+    if (*up > v) s.max_error = std::max(s.max_error, *up - *(up - 1));
+  }
   s.levels.resize(size_t(1) << bits, s.levels.back());
   return s;
 }

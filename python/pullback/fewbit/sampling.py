@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from .. import _core as C
@@ -11,13 +13,14 @@ from .._core import Tensor
 
 
 def _on_tensor(f: Callable[..., Any], x: Tensor) -> Any:
-    return f(x)
+    with sys.modules["numpy"].errstate(all="ignore") if sys.modules.get("numpy") else nullcontext():
+        return f(x)  # f may turn x into an array
 
 
 def _on_array(f: Callable[..., Any], x: Tensor) -> Any:
     import numpy as np
 
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # exp overflows beyond the domain
         return f(x.numpy())
 
 
@@ -35,7 +38,7 @@ def _numbers(result: Any, n: int) -> Tensor:
     y = C.asarray(result, dtype=C.float64).detach()
     if tuple(y.shape) != (n,):
         raise C.ShapeError(f"it returned shape {tuple(y.shape)} for {n} points\nhelp: return one number per point")
-    return C.ascontiguous(y) if hasattr(C, "ascontiguous") else y * 1.0
+    return y * 1.0  # contiguous, whatever the function did
 
 
 def vectorised(f: Callable[..., Any], what: str, low: float, high: float) -> Callable[[Tensor], Tensor]:

@@ -60,7 +60,9 @@ class Table:
                 "help: one code per piece, 2**bits levels, as many second levels or none"
             )
         if not all(0 <= c < labels for c in self.codes):
-            raise ValueError(f"Table: a code lies outside 0 .. {labels - 1}\nhelp: codes are labels of {self.bits} bits")
+            raise ValueError(
+                f"Table: a code lies outside 0 .. {labels - 1}\nhelp: codes are labels of {self.bits} bits"
+            )
         ascending = all(a < b for a, b in zip(self.boundaries, self.boundaries[1:], strict=False))
         if not ascending or not all(map(math.isfinite, self.boundaries)):
             raise ValueError("Table: boundaries must be finite and ascend\nhelp: sort them")
@@ -74,10 +76,10 @@ class Table:
         if self.scheme == "unbiased":
             raise ValueError("Table: an unbiased code is random\nhelp: only its mean is a function of x")
         x = C.asarray(x).astype(C.float64)
-        piece = C.searchsorted(C.asarray(list(self.boundaries), dtype=C.float64), x, side="left")
-        piece = C.where(C.isnan(x), 0, piece)
-        by_piece = C.asarray([self.levels[c] for c in self.codes], dtype=C.float64)
-        return C.reshape(C.take(by_piece, C.reshape(piece, (-1,)), axis=0), x.shape)
+        y = C.full_like(x, self.levels[self.codes[0]])
+        for s, c in zip(self.boundaries, self.codes[1:], strict=True):
+            y = C.where(x > s, self.levels[c], y)
+        return y
 
     def to_json(self) -> str:
         """The table as JSON text; `Table.from_json` reads it."""
@@ -262,14 +264,18 @@ def table(name: str, bits: int, *, weight: Any = "normal", scheme: str = "value"
     if name == "gelu":
         approximate = parameters.pop("approximate", "none")
         if approximate not in ("none", "tanh"):
-            raise ValueError(f"fewbit.table: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: see pb.gelu")
+            raise ValueError(
+                f"fewbit.table: approximate must be 'none' or 'tanh', got {approximate!r}\nhelp: see pb.gelu"
+            )
         name = "gelu_tanh" if approximate == "tanh" else name
     if name not in BREAKPOINTS:
         raise ValueError(f"fewbit.table: no activation is called {name!r}\nhelp: {', '.join(BREAKPOINTS)}")
     constants = _constants(name)
     for key in parameters:
         if key not in constants:
-            raise TypeError(f"fewbit.table: {name} takes no argument {key!r}\nhelp: it takes {list(constants) or 'none'}")
+            raise TypeError(
+                f"fewbit.table: {name} takes no argument {key!r}\nhelp: it takes {list(constants) or 'none'}"
+            )
     values = tuple(float(parameters.get(key, default)) for key, default in constants.items())
     bits = operator.index(bits)
     if not isinstance(weight, str):

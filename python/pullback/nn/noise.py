@@ -127,7 +127,9 @@ class RectifierBlend(Module):
 
     def __init__(self, i: float, s: float, alpha: float) -> None:
         if not 0 <= i <= 1:
-            raise ValueError(f"RectifierBlend: i must be in [0, 1], got {i}\nhelp: it is the share of the smooth function")
+            raise ValueError(
+                f"RectifierBlend: i must be in [0, 1], got {i}\nhelp: it is the share of the smooth function"
+            )
         if not 0 < s < float("inf"):
             raise ValueError(f"RectifierBlend: s must be positive and finite, got {s}\nhelp: 1 gives GELU")
         self.i, self.s, self.alpha = i, s, alpha
