@@ -30,11 +30,13 @@ Saving saving_from(PyObject* o, std::string_view op, bool choice, bool asked) {
     s.choice = SavedChoice::Code;
     s.bits = bits;
     Py_INCREF(o);
-    s.code = std::shared_ptr<const void>(o, [](const void* p) { Py_DECREF(const_cast<PyObject*>(static_cast<const PyObject*>(p))); });
+    s.code = std::shared_ptr<const void>(
+        o, [](const void* p) { Py_DECREF(const_cast<PyObject*>(static_cast<const PyObject*>(p))); });
   } else {
-    fail<ValueError>(op, "saved= takes None, 'input', 'output', 'recompute' or 1 to 8 bits, got " +
-                             nb::cast<std::string>(nb::repr(o)),
-                     "leave saved= out for the default");
+    fail<ValueError>(
+        op,
+        "saved= takes None, 'input', 'output', 'recompute' or 1 to 8 bits, got " + nb::cast<std::string>(nb::repr(o)),
+        "leave saved= out for the default");
   }
   return s;
 }
