@@ -3,7 +3,7 @@
     python tools/inverse_fits.py
 
 Right of the minimum x is a polynomial in u = sqrt(y - y_min), left of it in w = sqrt(log(y_min / y)). Both are
-analytic at the minimum; two Newton steps follow the polynomial in the kernel.
+analytic at the minimum. Near it one polynomial stands as it is; another starts two Newton steps in the kernel.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import math
 import numpy as np
 
 NORMAL = 0.3989422804014327
+#: Up to here the polynomial stands; from here on it only starts Newton steps.
+NEAR = 0.35
 
 
 def gelu(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,13 +51,13 @@ def minimum(f, lo: float, hi: float) -> float:
     return 0.5 * (lo + hi)
 
 
-def fit(t: np.ndarray, x: np.ndarray, x0: float, c1: float, degree: int) -> np.ndarray:
-    """Coefficients of x - x0 = c1 t + c2 t^2 + ..., closest near t = 0, where no Newton step follows."""
-    weight = 1 / (0.01 + t)
-    a = np.stack([t**k for k in range(2, degree + 1)], axis=1)
+def fit(t: np.ndarray, x: np.ndarray, x0: float, degree: int, power: float) -> np.ndarray:
+    """Coefficients of x - x0 = c1 t + c2 t^2 + ...; errors near t = 0 weigh most."""
+    weight = (0.01 + t) ** -power
+    a = np.stack([t**k for k in range(1, degree + 1)], axis=1)
     scale = np.abs(a).max(axis=0)
-    c, *_ = np.linalg.lstsq(a / scale * weight[:, None], (x - x0 - c1 * t) * weight, rcond=None)
-    return np.concatenate([[x0, c1], c / scale])
+    c, *_ = np.linalg.lstsq(a / scale * weight[:, None], (x - x0) * weight, rcond=None)
+    return np.concatenate([[x0], c / scale])
 
 
 def main() -> None:
@@ -69,16 +71,15 @@ def main() -> None:
         q = np.minimum((yl - y0) / -y0, 1 - 1e-15)
         w = np.sqrt(np.where(q < 0.5, -np.log1p(-q), np.log(y0 / yl)))
         ok_r, ok_l = u > 1e-4, w > 1e-4
-        print(f.__name__, f"x_min {x0:.17g}  y_min {y0:.17g}  u_max {u.max():.4g}  w_max {w.max():.4g}")
-        h = 1e-4
-        slopes = f(np.array([x0 - h, x0 + h]))[1]
-        root = math.sqrt(2 / ((slopes[1] - slopes[0]) / (2 * h)))
-        sides = (("right", u[ok_r], xr[ok_r], root), ("left", w[ok_l], xl[ok_l], -root * math.sqrt(-y0)))
-        for name, t, x, c1 in sides:
-            c = fit(t, x, x0, c1, 9)
-            e = np.abs(np.polynomial.polynomial.polyval(t, c) - x)
-            print(f"  {name}: " + ", ".join(f"{v:.9g}" for v in c))
-            print(f"    error near 0 {e[t < 0.004].max():.1e}, anywhere {e.max():.1e}")
+        high = float(np.float32(y0))
+        print(f.__name__, f"x_min {x0:.17g}  y_min {y0:.17g} = {high!r} + {y0 - high:.9g}  u_max {u.max():.4g}  w_max {w.max():.4g}")
+        for name, t, x in (("right", u[ok_r], xr[ok_r]), ("left", w[ok_l], xl[ok_l])):
+            for part, end, power in (("near", NEAR, 0.5), ("far", np.inf, 0.0)):
+                here = t <= end
+                c = fit(t[here], x[here], x0, 9, power)
+                e = np.abs(np.polynomial.polynomial.polyval(t[here], c) - x[here])
+                print(f"  {name} {part}: " + ", ".join(f"{v:.12g}" for v in c))
+                print(f"    error {e.max():.1e}")
 
 
 if __name__ == "__main__":

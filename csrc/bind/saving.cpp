@@ -41,23 +41,38 @@ Saving saving_from(PyObject* o, std::string_view op, bool choice, bool asked) {
   return s;
 }
 
+int input_bits(nb::handle inputs) {
+  if (!nb::isinstance<nb::int_>(inputs) || nb::isinstance<nb::bool_>(inputs) ||
+      (nb::cast<int>(inputs) != 4 && nb::cast<int>(inputs) != 8))
+    fail<ValueError>("saving", "inputs must be 4 or 8 bits, got " + nb::cast<std::string>(nb::repr(inputs)),
+                     "None keeps inputs exactly");
+  return nb::cast<int>(inputs);
+}
+
+nb::tuple replace_state(const SavingState& next) {
+  SavingState& now = saving_state();
+  nb::capsule before(new SavingState(now), [](void* p) noexcept { delete static_cast<SavingState*>(p); });
+  now = next;
+  return nb::make_tuple(before);
+}
+
+// What a memory plan says for one module; None: nothing. Returns what was said before.
+nb::tuple set_policy(nb::handle saved, nb::handle inputs) {
+  SavingState next = saving_state();
+  next.policy = saving_from(saved.ptr(), "policy", true, false);
+  next.policy_inputs = inputs.is_none() ? 0 : input_bits(inputs);
+  return replace_state(next);
+}
+
 // Sets what is said for this thread outside of calls; None leaves a value. Returns what was said before.
 nb::tuple set_saving(nb::handle saved, nb::handle inputs, int order) {
   SavingState& now = saving_state();
   if (order < 1) fail<ValueError>("saving", "order must be at least 1, got " + std::to_string(order), "1 is .backward");
   SavingState next = now;
   if (!saved.is_none()) next.saving = saving_from(saved.ptr(), "saving", true, false);
-  if (!inputs.is_none()) {
-    if (!nb::isinstance<nb::int_>(inputs) || nb::isinstance<nb::bool_>(inputs) ||
-        (nb::cast<int>(inputs) != 4 && nb::cast<int>(inputs) != 8))
-      fail<ValueError>("saving", "inputs must be 4 or 8 bits, got " + nb::cast<std::string>(nb::repr(inputs)),
-                       "None keeps inputs exactly");
-    next.inputs = nb::cast<int>(inputs);
-  }
+  if (!inputs.is_none()) next.inputs = input_bits(inputs);
   next.order = order > now.order ? order : now.order;
-  nb::capsule before(new SavingState(now), [](void* p) noexcept { delete static_cast<SavingState*>(p); });
-  now = next;
-  return nb::make_tuple(before);
+  return replace_state(next);
 }
 void restore_saving(nb::tuple before) {
   saving_state() = *static_cast<SavingState*>(nb::cast<nb::capsule>(before[0]).data());
@@ -65,6 +80,7 @@ void restore_saving(nb::tuple before) {
 
 void bind_saving(nb::module_& m) {
   m.def("_set_saving", &set_saving, nb::arg("saved").none(), nb::arg("inputs").none(), nb::arg("order"));
+  m.def("_set_policy", &set_policy, nb::arg("saved").none(), nb::arg("inputs").none());
   m.def("_restore_saving", &restore_saving);
 }
 

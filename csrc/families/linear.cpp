@@ -158,7 +158,8 @@ Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
   Tensor out = product(a, b, false, Tensor(), batch, shape, dtype);
   if (!is_float(dtype)) return out;
   std::vector<Saved> saved;
-  if (any_wants(a, b)) saved = {wants_node(b) ? Saved::operand(a) : Saved(), wants_node(a) ? Saved::operand(b) : Saved()};
+  if (any_wants(a, b))
+    saved = {wants_node(b) ? Saved::operand(a) : Saved(), wants_node(a) ? Saved::operand(b) : Saved()};
   Shape shape_a = a.shape(), shape_b = b.shape();
   record("matmul", {a, b}, out, std::move(saved), [shape_a, shape_b](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];

@@ -38,8 +38,8 @@ Tensor dense(const Problem& p, const Tensor& x, const Tensor& target, const Tens
 
 // Note [The gradient in forward]
 // What is kept is the slope all * softmax(x) - q, as large as the logits, made while they are in cache; backward is one
-// product with the cotangent. Where the gradient itself is differentiated, the slope gives softmax(x) back, and that has
-// its place in the graph as the softmax of the logits: any order, without the logits.
+// product with the cotangent. Where the gradient itself is differentiated, the slope gives softmax(x) back, and that
+// has its place in the graph as the softmax of the logits: any order, without the logits.
 
 // softmax(x) of known values p as a recorded op on `x`, which may be a handle without data.
 Tensor softmax_known(const Tensor& x, const Tensor& p) {

@@ -99,7 +99,7 @@ void check_derivative(const MapOp& op, std::span<const Tensor> in) {
 
 // `in` are the tensors as they were before an in-place write; `out` receives the node.
 void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, const double* params,
-                 const RandomState& random, const Saving& saving) {
+                const RandomState& random, const Saving& saving) {
   if (!mode().grad) return;
   bool wanted = false;
   for (const Tensor& t : in) wanted = wanted || wants_node(t);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/isa_std.h"
+#include "cpu/stream.h"
 #include "fewbit/codec.h"
 
 namespace pb {
@@ -112,36 +113,11 @@ void splat(void* tile, const void* value, Compute c, int64_t n = kTile) {
 }
 
 // Note [Streaming stores]
-// An output that does not stay in the last cache is written past it: an ordinary store would first read the line from
-// memory. The kernel fills a tile in L1, which is then streamed. Inside the caches this would lose, and in place the
-// lines are there already.
-constexpr int64_t kStreamBytes = int64_t(32) << 20;
-
 bool streams(const MapPlan& p) {
   if (!p.out.direct || p.size * itemsize(p.out.dtype) < kStreamBytes) return false;
   for (int j = 0; j < p.inputs; j++)
     if (p.in[j].data == p.out.data) return false;
   return true;
-}
-
-void stream(char* dst, const char* src, int64_t bytes) {
-#if defined(__SSE2__)
-  int64_t head = -reinterpret_cast<intptr_t>(dst) & 15;
-  if (head > bytes) head = bytes;
-  std::memcpy(dst, src, size_t(head));
-  int64_t i = head;
-  for (; i + 16 <= bytes; i += 16)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
-  std::memcpy(dst + i, src + i, size_t(bytes - i));
-#else
-  std::memcpy(dst, src, size_t(bytes));
-#endif
-}
-
-void stream_done() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
 }
 
 // One tile of codes; `at` is a multiple of kTile, so of kGroup.
@@ -187,7 +163,8 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
     }
   }
   const bool past_cache = streams(p);
-  int64_t step = all_direct && !past_cache ? end - begin : kTile;
+  // The stores of a short tile drain while the next one is computed.
+  int64_t step = !all_direct ? kTile : past_cache ? kStreamTile : end - begin;
   for (int64_t at = begin; at < end; at += step) {
     int64_t n = end - at < step ? end - at : step;
     for (int j = 0; j < p.inputs; j++) {

@@ -5,7 +5,7 @@
 
 namespace pb {
 
-inline constexpr int64_t kTile = 1024;
+inline constexpr int64_t kTile = 1024, kStreamTile = 128;
 
 // Note [When threads pay]
 // A second core gains nothing below about 128 K elements of cheap work; the grain keeps such work on the caller.

@@ -35,14 +35,13 @@ Tensor pack_bytes(const Tensor& codes, int bits) {
     int64_t n;
     int bits;
   } job{words.data<uint32_t>(), codes.data<uint8_t>(), codes.size(), bits};
-  pb_parallel_for(
-      (codes.size() + kGroup - 1) / kGroup, kGrain / kGroup,
-      [](void* ctx, int64_t begin, int64_t end) {
-        const Job& j = *static_cast<Job*>(ctx);
-        int64_t first = begin * kGroup, last = end * kGroup < j.n ? end * kGroup : j.n;
-        code_kernels().pack(j.words + begin * j.bits, j.codes + first, last - first, j.bits);
-      },
-      &job);
+  pb_parallel_for((codes.size() + kGroup - 1) / kGroup, kGrain / kGroup,
+                  [](void* ctx, int64_t begin, int64_t end) {
+                    const Job& j = *static_cast<Job*>(ctx);
+                    int64_t first = begin * kGroup, last = end * kGroup < j.n ? end * kGroup : j.n;
+                    code_kernels().pack(j.words + begin * j.bits, j.codes + first, last - first, j.bits);
+                  },
+                  &job);
   return words;
 }
 
@@ -80,14 +79,14 @@ class Steps final : public Late {
       int64_t n;
       int bits;
     } job{x.data<float>(), words.data<uint32_t>(), level_, x.size(), bits_};
-    pb_parallel_for(
-        (x.size() + kGroup - 1) / kGroup, kGrain / kGroup,
-        [](void* ctx, int64_t begin, int64_t end) {
-          const Job& j = *static_cast<Job*>(ctx);
-          int64_t first = begin * kGroup, last = end * kGroup < j.n ? end * kGroup : j.n;
-          code_kernels().decode(j.out + first, nullptr, j.words + begin * j.bits, last - first, j.level, j.bits);
-        },
-        &job);
+    pb_parallel_for((x.size() + kGroup - 1) / kGroup, kGrain / kGroup,
+                    [](void* ctx, int64_t begin, int64_t end) {
+                      const Job& j = *static_cast<Job*>(ctx);
+                      int64_t first = begin * kGroup, last = end * kGroup < j.n ? end * kGroup : j.n;
+                      code_kernels().decode(j.out + first, nullptr, j.words + begin * j.bits, last - first, j.level,
+                                            j.bits);
+                    },
+                    &job);
     return x;
   }
   const char* scheme() const override { return "mask"; }
@@ -160,10 +159,16 @@ class FromOutput final : public Late {
       }
       x = empty(y.shape(), dtype_of(compute_of(y.dtype())));  // not rounded to 16 bits again
       const Tensor in[] = {y, side};
-      run_forward(find_map(op_.inverse), x, in, compute_of(y.dtype()), nullptr, nullptr);
+      double half = half_step(y.dtype());
+      run_forward(find_map(op_.inverse), x, in, compute_of(y.dtype()), &half, nullptr);
     }
     if (mode().grad) attach(x, node_, index_);
     return x;
+  }
+  // What y may be off by, relative to the power of 2 below it: half a step of a 16-bit type; of float32 a step, which
+  // the kernels' own rounding makes it.
+  static double half_step(DType t) {
+    return t == DType::BF16 ? 0x1p-8 : t == DType::F16 ? 0x1p-11 : t == DType::F32 ? 0x1p-23 : 0;
   }
   const char* scheme() const override { return "output"; }
   const char* error() const override { return "near"; }
@@ -226,7 +231,8 @@ bool keep_chosen(MapNode& node, std::span<const Tensor> in, const Tensor& out, c
       if (keep_inverse(node, in, out)) return true;
       if (s.asked && !op.code_value && !has_tangent(in[0])) refuse_output(op);
       return false;
-    default: return false;
+    default:
+      return false;
   }
 }
 

@@ -118,7 +118,9 @@ void MapNode::pull(const PullArgs& a) {
     if (!x[0])
       fail<GraphError>(op.name, "the output was given up for that of a dropout, and then used without its data",
                        "read the tensor itself, or call the op with saved=\"input\"");
-    y = graph ? map_call(op, {x, size_t(n)}, params, nullptr, &kKeepInput) : late & kRebuilds ? rebuilt(this) : rebuild();
+    y = graph              ? map_call(op, {x, size_t(n)}, params, nullptr, &kKeepInput)
+        : late & kRebuilds ? rebuilt(this)
+                           : rebuild();
   }
   for (int i = 0; i < n; i++) {
     if (!a.need(i)) continue;
@@ -152,8 +154,8 @@ Tensor MapNode::rebuild() {
 
 // Note [A tensor that stands in]
 // relu, dropout, Linear: Linear keeps z = dropout(y), and z > 0 tells what y > 0 tells wherever the cotangent of y is
-// not zero, as long as dropout is the only one that used y. Then z stands in the slot of relu's output. A later use of y
-// puts y back; its caller holds it.
+// not zero, as long as dropout is the only one that used y. Then z stands in the slot of relu's output. A later use of
+// y puts y back; its caller holds it.
 void MapNode::output_kept(const Tensor& z) {
   if (edges[0].node && !edges[0].index) edges[0].node->stand_in(z);
 }

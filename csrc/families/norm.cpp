@@ -35,8 +35,7 @@ void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p)
   Tensor x = s[0], w = s[1], g = a.g[0];
   bool sums = a.need(1) || a.need(2);
   if (plain_pull(g, x, w)) {
-    RowResult r =
-        row_run<LayerNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[3], s[4]}, 0, sums);
+    RowResult r = row_run<LayerNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[3], s[4]}, 0, sums);
     if (a.need(0)) a.gin[0] = like(r.y, x);
     if (a.need(1)) a.gin[1] = like(r.column[0], w);
     if (a.need(2)) a.gin[2] = like(r.column[1], s[2]);
@@ -86,8 +85,8 @@ void rms_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   }
   Tensor wide = cast(x, p.compute);
   At<Tensor> f = row_numbers<RmsNorm>({wide}, {}, {}, eps);
-  At<Tensor> e = row_numbers<RmsNormPull>({cast(g, p.compute), wide},
-                                          {row_scale(widened(w, p.compute), x, p.compute)}, {f.s[0]});
+  At<Tensor> e =
+      row_numbers<RmsNormPull>({cast(g, p.compute), wide}, {row_scale(widened(w, p.compute), x, p.compute)}, {f.s[0]});
   if (a.need(0)) a.gin[0] = like(RmsNormPull::out(e), x);
   if (a.need(1)) a.gin[1] = like(sum_rows(RmsNormPull::column<0>(e)), w);
 }
@@ -326,10 +325,14 @@ Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, con
   check_parameter(weight, {channels}, "group_norm", "weight");
   check_parameter(bias, {channels}, "group_norm", "bias");
   Typed t = typed(input, weight, bias, "group_norm");
+  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() &&
+      !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
+    return group_norm_segments(as_float(input), groups, weight, bias, eps, t.result);
   Tensor y = t.x;
   if (y.size()) {
     int64_t rows = input.shape()[0] * groups;
-    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps, {y.dtype(), y.dtype()}), input.shape());
+    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps, {y.dtype(), y.dtype()}),
+                input.shape());
   }
   return cast(channel_affine(y, t.w, t.b), t.result);
 }

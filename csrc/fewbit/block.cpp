@@ -152,7 +152,8 @@ Saved saved_result(const Tensor& y, const Shape& memory, int bits) {
 
 int operand_bits(const char* op, int of_call) {
   if (of_call < 0) return 0;
-  int bits = of_call ? of_call : saving_state().inputs;
+  const SavingState& s = saving_state();
+  int bits = of_call ? of_call : s.inputs ? s.inputs : s.policy_inputs;
   if (bits != 0 && bits != 4 && bits != 8)
     fail<ValueError>(op, "saved= takes 4 or 8, the bits of a block-quantised input, got " + std::to_string(bits),
                      "leave saved= out to keep the input exactly");

@@ -13,14 +13,18 @@ std::string (*trace_hook)() = nullptr;
 
 namespace {
 uint64_t counter = 0;
-}
+int64_t nodes = 0;
+}  // namespace
 uint64_t last_sequence() { return counter; }
 
 Node::Node() {
   seq = ++counter;
-  alive++;
+  nodes++;
   if (mode().anomaly && trace_hook) trace = trace_hook();
 }
+
+Node::~Node() { nodes--; }
+int64_t Node::alive() { return nodes; }
 
 void retain(Node* n) {
   if (n) n->refs++;

@@ -97,10 +97,9 @@ struct Node {
   std::vector<uint32_t> hook_index;
   std::string trace;  // where the op was called, in anomaly mode
 
-  static inline int64_t alive = 0;
-
   Node();
-  virtual ~Node() { alive--; }
+  virtual ~Node();
+  static int64_t alive();  // in the process
   virtual const char* name() const = 0;
   // Runs with grad mode on when the gradient itself is to be differentiated, else off.
   virtual void pull(const PullArgs& a) = 0;
@@ -222,8 +221,8 @@ void record_rebuilt(const char* op, std::initializer_list<Tensor> inputs, const 
   bool wanted = false;
   for (const Tensor& t : inputs) wanted = wanted || wants_node(t);
   if (!wanted || !mode().grad) return;
-  connect(new RebuildNode<F, R>(op, std::move(saved), std::move(f), std::move(r), when), {inputs.begin(), inputs.size()},
-          {&out, 1});
+  connect(new RebuildNode<F, R>(op, std::move(saved), std::move(f), std::move(r), when),
+          {inputs.begin(), inputs.size()}, {&out, 1});
 }
 template <class F>
 void record(const char* op, std::initializer_list<Tensor> inputs, const Tensor& out, std::vector<Saved> saved, F f) {

@@ -43,7 +43,7 @@ from .transforms import (
 )
 
 if TYPE_CHECKING:
-    from . import cuda, data, fewbit, io, losses, memory, nn, optim, random, testing, train
+    from . import cuda, data, fewbit, fused, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
     from .memory import saving
     from .nn import functional_call
@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from .random import manual_seed
 
 #: Submodules and names that are loaded when first used, so that `import pullback` stays fast.
-_LAZY_MODULES = ("cuda", "data", "fewbit", "io", "losses", "memory", "nn", "optim", "random", "testing", "train")
+_LAZY_MODULES = (
+    *("cuda", "data", "fewbit", "fused", "io", "losses", "memory", "nn", "optim", "random", "testing", "train"),
+)
 _LAZY_NAMES = {
     "functional_call": "nn",
     "load": "io",

@@ -1,4 +1,7 @@
-"""Row 42, "Few-Bit Backward: Quantized Gradients of Activation Functions for Memory Footprint Reduction": its tables."""
+"""Row 42, "Few-Bit Backward: Quantized Gradients of Activation Functions for Memory Footprint Reduction".
+
+Its tables.
+"""
 
 import itertools
 

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 from .. import _core as C
@@ -63,7 +64,7 @@ class Table:
             raise ValueError(
                 f"Table: a code lies outside 0 .. {labels - 1}\nhelp: codes are labels of {self.bits} bits"
             )
-        ascending = all(a < b for a, b in zip(self.boundaries, self.boundaries[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(self.boundaries))
         if not ascending or not all(map(math.isfinite, self.boundaries)):
             raise ValueError("Table: boundaries must be finite and ascend\nhelp: sort them")
 
@@ -194,7 +195,7 @@ def _histogram(weight: Sequence[Any]) -> tuple[list[float], list[float]]:
         raise ValueError(
             f"fewbit.solve: a histogram has one edge more than counts, got {len(counts)} and {len(edges)}\n{help_}"
         )
-    widths = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    widths = [b - a for a, b in pairwise(edges)]
     if not all(0 < w < math.inf for w in widths):
         raise ValueError(f"fewbit.solve: the edges of the histogram must be finite and ascend\n{help_}")
     if not all(0 <= c < math.inf for c in counts):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from .. import _core as C
 from .._core import Tensor
+from .plans import Plan, plan, policy
 from .saving import saving
 
-__all__ = ["Report", "Row", "report", "saved_bytes", "saving", "stats"]
+__all__ = ["Plan", "Report", "Row", "plan", "policy", "report", "saved_bytes", "saving", "stats"]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["Candidate", "Choice", "choose"]
 
@@ -141,7 +142,7 @@ def _steps(costs: list[list[Cost]]) -> list[tuple[float, int, float, int, int]]:
     steps = []
     for t, options in enumerate(costs):
         hull = _hull(options)
-        for a, b in zip(hull, hull[1:], strict=False):
+        for a, b in pairwise(hull):
             more, gain = options[b][0] - options[a][0], options[a][1] - options[b][1]
             steps.append((gain / more if more else float("inf"), more, gain, t, b))
     return sorted(steps, key=lambda s: -s[0])  # stable: the steps of a tensor keep their order
