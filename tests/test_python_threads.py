@@ -136,8 +136,8 @@ w = pb.ones((400, 400)) / 400
 y = x
 for _ in range(1500):
     y = y @ w
-print("backward", flush=True)
 try:
+    print("backward", flush=True)
     y.sum().backward()
 except KeyboardInterrupt:
     print("interrupted", x.grad is None, flush=True)
@@ -152,6 +152,7 @@ def test_ctrl_c_reaches_a_backward():
     command = [sys.executable, "-c", SCRIPT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "backward\n", process.stderr.read()
+        time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert out == "interrupted True\n[2.0, 2.0, 2.0]\n", err

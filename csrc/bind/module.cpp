@@ -8,9 +8,11 @@
 namespace pb::py {
 void bind_cuda(nb::module_& m);
 void bind_threads(nb::module_& m);
+void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_fewbit(nb::module_& m);
 void bind_dtypes(nb::module_& m);
+void bind_user_rule(nb::module_& m);
 }  // namespace pb::py
 
 NB_MODULE(_core, m) {
@@ -32,10 +34,12 @@ NB_MODULE(_core, m) {
   bind_rows(m);
   bind_random(m);
   bind_optim(m);
+  bind_user_rule(m);
   bind_fewbit(m);
   bind_autograd(m);
   bind_cuda(m);
   bind_threads(m);
+  bind_profile(m);
   m.def(
       "_as_method", [](nb::handle f) { return nb::steal(PyInstanceMethod_New(f.ptr())); },
       "The function as a class attribute that binds its first argument.");

@@ -14,6 +14,8 @@ struct DoGBase {
       learning_rate(1.0), {"reps_rel", 1e-6, Range::NonNegative}, {"eps", 1e-8, Range::NonNegative}};
   static constexpr std::string_view scalars[] = {"distance", "grad_squares"};
   static constexpr int displacement = 1, sums = 3;
+  static constexpr unsigned exact = 0b111;
+  static constexpr int degrees[] = {2, 0, 0};
   static constexpr Scope scope = Over;
   template <class S>
   struct Hyper {
@@ -127,6 +129,7 @@ struct Prodigy {
                                         {"growth_rate", 1e300, Range::NonNegative}};
   static constexpr std::string_view slots[] = {"exp_avg", "exp_avg_sq", "s", "start", "displacement"};
   static constexpr std::string_view scalars[] = {"d", "d_max", "d_numerator"};
+  static constexpr unsigned exact = 0b11000;
   static constexpr int sums = 2;
   static constexpr Scope scope = Scope::Model;
   template <class S>

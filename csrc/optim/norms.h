@@ -9,7 +9,7 @@ struct AdagradNorm {
   static constexpr std::string_view name = "adagrad_norm", doc = "p - lr g / sqrt(b0^2 + sum |g|^2).";
   static constexpr HyperInfo hyper[] = {learning_rate(1e-2), {"b0", 1e-2, Range::NonNegative}};
   static constexpr std::string_view scalars[] = {"sum"};
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, degrees[] = {2};
   static constexpr Scope scope = Scope::Model;
   template <class S>
   struct Hyper {
@@ -43,7 +43,7 @@ PB_OPTIMIZER(AdagradNorm)
 struct NormalizedGD {
   static constexpr std::string_view name = "normalized_gd", doc = "p - lr g / |g|^beta.";
   static constexpr HyperInfo hyper[] = {learning_rate(1e-3), {"beta", 1.0, Range::NonNegative}};
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, degrees[] = {2};
   static constexpr Scope scope = Scope::Model;
   template <class S>
   struct Hyper {
@@ -137,6 +137,7 @@ struct OptAmsgrad {
                                         {"v0", 1e-8, Range::NonNegative}};
   static constexpr std::string_view slots[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "iterate", "guess"};
   static constexpr int displacement = 3;
+  static constexpr unsigned exact = 0b01000;
   template <class S>
   struct Hyper {
     S lr, beta1, beta2, v0;
@@ -176,6 +177,7 @@ struct ScheduleFree {
                                         {"r", 0.0, Range::Any},
                                         {"weight_lr_power", 2.0, Range::NonNegative}};
   static constexpr std::string_view slots[] = {"z", "exp_avg_sq"}, scalars[] = {"lr_max", "weight_sum"};
+  static constexpr unsigned exact = 0b01;
   template <class S>
   struct Hyper {
     S lr, beta1, beta2, eps, weight_decay, warmup, r, weight_power;

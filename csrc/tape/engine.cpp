@@ -7,6 +7,7 @@
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -65,6 +66,7 @@ class Run {
         ~Release() { drop(n); }
       } guard{n};
       poll_interrupt();
+      Profiled scope(n->name(), n->seq);
       step(n);
     }
     for (auto& [leaf, grad] : hooked_leaves_) store(leaf, run_hooks(leaf, grad));

@@ -934,8 +934,8 @@ def erf(x: Tensor | complex | object) -> Tensor:
 def erfc(x: Tensor | complex | object) -> Tensor:
     """1 - erf(x), exact in the tail."""
 
-def _mills(x: Tensor | complex | object) -> Tensor:
-    """Mills' ratio (1 - cdf(x)) / density(x) of the normal distribution, x >= 0."""
+def _normal_cdf(x: Tensor | complex | object) -> Tensor:
+    """The normal distribution function, (1 + erf(x / sqrt(2))) / 2."""
 
 def floor(x: Tensor | complex | object) -> Tensor:
     """The largest integer not above x."""
@@ -1583,8 +1583,13 @@ class OptimDriver:
     def get_state(self, p: Tensor) -> Any:
         """The step count, the state tensors and the state numbers of p."""
 
-    def set_state(self, p: Tensor, t: int, slots: list, scalars: object=()) -> None:
-        """Puts back what get_state gave."""
+    def set_state(self, p: Tensor, t: int, slots: list, scalars: object=(), rest: object | None=None) -> None:
+        """
+        Puts back what get_state or stored_state gave; the next step converts it.
+        """
+
+    def stored_state(self, p: Tensor) -> Any:
+        """As get_state, in the form in which it is kept, and the rest."""
 
     def forget(self, p: Tensor) -> None:
         """Drops the state of p."""
@@ -1607,6 +1612,9 @@ def optim_pure_sums(rule: int, p: Tensor, g: Tensor, slots: list, scalars: list,
 def optim_zero_grad(params: list) -> None:
     """Sets the gradients to None."""
 
+def optim_slot_bytes(p: Tensor, format: int, exact: builtins.bool) -> int:
+    """Bytes of one state of p."""
+
 def optim_scalar(v: float) -> Tensor:
     """A 0-d float64 number."""
 
@@ -1627,6 +1635,9 @@ def optim_limit(tensors: list, bound: float) -> None:
 
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
+
+def optim_add_rule(name: str, doc: str, slots: Sequence[str], numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
+    """Registers a traced rule; returns its index."""
 
 def fewbit_solve(derivative: object, weight: object | None, bits: int, scheme: str, lo: float, hi: float, breakpoints: Sequence[float], heights: Sequence[float], edges: Sequence[float]) -> tuple:
     """
@@ -1716,6 +1727,17 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """The number of threads that kernels use."""
+
+def _set_profiling(on: builtins.bool) -> None:
+    """Starts a new list of events, or stops."""
+
+def _thread_number() -> int:
+    """The number of this thread in a profile."""
+
+def _take_profile() -> list:
+    """
+    (name, start ns, end ns, bytes, sequence number, thread, backward) of each op; the list is empty afterwards.
+    """
 
 def _as_method(arg: object, /) -> Any:
     """The function as a class attribute that binds its first argument."""
