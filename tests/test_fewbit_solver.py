@@ -1,5 +1,6 @@
 """The solver of few-bit tables against references, brute force, other descents and closed forms."""
 
+import doctest
 import itertools
 import math
 import subprocess
@@ -488,6 +489,16 @@ def test_without_numpy():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_examples_of_the_guide():
+    guide = Path(__file__).parent.parent / "docs/few_bit.md"
+    result = doctest.testfile(str(guide), module_relative=False, globs={"pb": pb, "np": np})
+    assert result.attempted >= 10 and result.failed == 0
+    pictures = {line.split("(images/")[1].rstrip(")") for line in guide.read_text().splitlines() if "(images/" in line}
+    assert pictures >= {f"fewbit_{name}.png" for name in SMOOTH}
+    sizes = [(guide.parent / "images" / name).stat().st_size for name in pictures]
+    assert sum(sizes) < 500_000
+
+
 # ---- errors
 
 G = derivative_of("gelu")
@@ -541,6 +552,16 @@ def test_a_function_that_changes_its_mind():
         pb.ShapeError, match=r"it returned shape \(3,\) for \d+ points\nhelp: return one number per point"
     ):
         solve(lambda x: x[:3], 2)
+
+
+def test_what_the_core_refuses():
+    """The core takes functions of float64 tensors only; `solve` sees to it."""
+    call = {"weight": "normal", "bits": 2, "scheme": "value", "lo": -1, "hi": 1, "breakpoints": []}
+    call |= {"heights": [], "edges": []}
+    with pytest.raises(pb.ShapeError, match=r"a function must return as many float64 numbers as it gets"):
+        _core.fewbit_solve(derivative=lambda x: x.astype(pb.float32), **call)
+    with pytest.raises(pb.DTypeError, match="takes tensors, got float"):
+        _core.fewbit_solve(derivative=lambda x: 1.0, **call)
 
 
 def test_errors_of_table():

@@ -139,7 +139,7 @@ def solve(
         >>> import pullback as pb
         >>> t = pb.fewbit.solve(lambda x: 1 - pb.tanh(x) ** 2, 1)
         >>> [round(s, 4) for s in t.boundaries], t.codes, [round(y, 4) for y in t.levels]
-        ([-0.7554, 0.7554], (0, 1, 0), [0.2956, 0.8238])
+        ([-0.7904, 0.7904], (0, 1, 0), [0.2869, 0.8455])
     """
     low, high = _pair(domain)
     heights: list[float] = []
@@ -258,7 +258,7 @@ def table(name: str, bits: int, *, weight: Any = "normal", scheme: str = "value"
     Example:
         >>> import pullback as pb
         >>> pb.fewbit.table("gelu", 3)
-        Table(value, 3 bits, 9 boundaries, error=0.001902, max_error=0.1139)
+        Table(value, 3 bits, 9 boundaries, error=0.001902, max_error=0.08928)
         >>> pb.fewbit.table("leaky_relu", 1, negative_slope=0.2).levels
         (0.2, 1.0)
     """
