@@ -452,6 +452,15 @@ def test_wide_and_narrow_domains():
         assert all(low < s < high for s in t.boundaries)
 
 
+def test_oscillation_beyond_the_domain():
+    """What the points far out do not show is left alone: boundaries lie in the domain, and there is no bound."""
+    t = solve(lambda x: pb.cos(20 * x), 2)
+    assert all(-10 < s < 10 for s in t.boundaries) and t.max_error == math.inf
+    assert quad_error(t, lambda x: np.cos(20 * x), density) == pytest.approx(t.error, rel=1e-7)
+    with pytest.raises(ValueError, match="'minimax' needs a derivative that settles beyond the domain"):
+        solve(lambda x: pb.cos(20 * x), 2, scheme="minimax")
+
+
 def test_constant_derivative():
     for scheme in ("interval", "value", "minimax", "unbiased", "jet", "folded"):
         t = solve(lambda x: x * 0 + 2.5, 3, scheme=scheme)
