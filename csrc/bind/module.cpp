@@ -33,9 +33,12 @@ NB_MODULE(_core, m) {
   bind_conv(m);
   bind_rows(m);
   bind_random(m);
+  bind_codes(m);
+  bind_fused(m);
+  bind_saving(m);
   bind_optim(m);
-  bind_user_rule(m);
   bind_fewbit(m);
+  bind_user_rule(m);
   bind_autograd(m);
   bind_cuda(m);
   bind_threads(m);

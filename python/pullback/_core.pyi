@@ -1636,19 +1636,11 @@ def optim_limit(tensors: list, bound: float) -> None:
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
 
-def optim_add_rule(name: str, doc: str, slots: Sequence[str], numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
+def optim_add_rule(name: str, doc: str, slots: Sequence[str], exact: int, numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
     """Registers a traced rule; returns its index."""
 
-def fewbit_solve(derivative: object, weight: object | None, bits: int, scheme: str, lo: float, hi: float, breakpoints: Sequence[float], heights: Sequence[float], edges: Sequence[float]) -> tuple:
-    """
-    (boundaries, codes, levels, second, error, second_error, max_error) of the best table.
-    """
-
-def fewbit_partition(w: Sequence[float], a: Sequence[float], b: Sequence[float], k: int) -> list[int]:
-    """Where at most k pieces of a row of cells begin and end."""
-
-def fewbit_cluster(values: Sequence[float], weights: Sequence[float], k: int) -> list[int]:
-    """Where at most k clusters of ascending numbers begin and end."""
+def optim_adopt_state(driver: OptimDriver, p: Tensor, t: int, slots: Sequence[Tensor], numbers: Sequence[float]) -> None:
+    """Makes tensors the state of p, without a copy."""
 
 def _gradients(outputs: object, inputs: object, cotangents: object | None, create_graph: builtins.bool, retain_graph: builtins.bool) -> tuple:
     ...

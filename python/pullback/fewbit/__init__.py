@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .codes import Code, convert, pack, unpack
 from .tables import Table, solve, table
 
-__all__ = ["Table", "solve", "table"]
+__all__ = ["Code", "Table", "convert", "pack", "solve", "table", "unpack"]

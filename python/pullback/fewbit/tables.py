@@ -120,8 +120,8 @@ def solve(
 
     Args:
         derivative: g, called with a float64 tensor of shape (n,) in the domain and, up to 3.4e38, beyond it. A
-            function of NumPy arrays or of one float also works. It is seen at 32,000 points of the domain; where it is not finite
-            beyond, or keeps oscillating, `max_error` is inf.
+            function of NumPy arrays or of one float also works. It is seen at 32,000 points of the domain; where it is
+            not finite beyond, or keeps oscillating, `max_error` is inf.
         bits: 1 to 8.
         weight: How likely inputs are: "normal" (N(0, 1)), "uniform" (1), a function like `derivative`, or a histogram
             `(counts, edges)` of real inputs. The weight is zero outside the domain.

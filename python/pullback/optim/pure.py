@@ -59,7 +59,9 @@ class Compiled:
         return C.optim_pure(self.row["index"], p, g, slots, numbers, *self.rest, t, sums)
 
 
-def update(row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], rule: Any) -> tuple[Any, dict[str, Any]]:
+def update(
+    row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], rule: Any
+) -> tuple[Any, dict[str, Any]]:
     """One step on nested containers, (new params, new state); `rule` is a Compiled or has its two methods."""
     names = (*row["slots"], *row["scalars"])
     missing = [name for name in ("step", *names) if name not in state]
