@@ -22,10 +22,6 @@ def _softplus(x):
     return np.logaddexp(x, 0.0)
 
 
-def _mills(x):
-    return np.sqrt(np.pi / 2) * np.exp(x * x / 2) * _erfc(x / np.sqrt(2))
-
-
 _A, _S = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 MAP: dict[str, Callable[..., np.ndarray]] = {
@@ -57,6 +53,8 @@ MAP: dict[str, Callable[..., np.ndarray]] = {
     "isnan": np.isnan,
     "isinf": np.isinf,
     "isfinite": np.isfinite,
+    "silu_mul": lambda a, b: a * _sigmoid(a) * b,
+    "gelu_mul": lambda a, b: a * 0.5 * _erfc(-a / np.sqrt(2)) * b,
     "abs": np.abs,
     "square": np.square,
     "sign": np.sign,
@@ -79,7 +77,7 @@ MAP: dict[str, Callable[..., np.ndarray]] = {
     "atan": np.arctan,
     "erf": _erf,
     "erfc": _erfc,
-    "_mills": _mills,
+    "_normal_cdf": lambda x: 0.5 * _erfc(-x / np.sqrt(2)),
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.round,

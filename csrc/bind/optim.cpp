@@ -11,6 +11,7 @@
 #include "ops/arithmetic.h"
 #include "ops/transcendental.h"
 #include "optim/driver.h"
+#include "tensor/profile.h"
 
 namespace pb::py {
 
@@ -113,6 +114,7 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
   try {
     add_groups(d, groups, grads, origins);
     d.prepare(o);
+    Profiled scope("optimizer step");
     {
       nb::gil_scoped_release unlocked;
       d.execute();

@@ -154,6 +154,11 @@ const RuleRow* rows_of(std::index_sequence<I...>) {
   return rows;
 }
 
+std::vector<const RuleRow*>& added() {
+  static auto* rows = new std::vector<const RuleRow*>;
+  return *rows;
+}
+
 }  // namespace
 
 const OptimKernels& optim_kernels() {
@@ -161,8 +166,14 @@ const OptimKernels& optim_kernels() {
   return k;
 }
 
-int rule_count() { return kRules; }
+int rule_count() { return kRules + int(added().size()); }
+int add_rule(RuleRow& row) {
+  row.index = rule_count();
+  added().push_back(&row);
+  return row.index;
+}
 const RuleRow& rule_row(int index) {
+  if (index >= kRules) return *added()[size_t(index - kRules)];
   static const RuleRow* rows = rows_of(std::make_index_sequence<size_t(kRules)>{});
   return rows[index];
 }

@@ -48,5 +48,6 @@ struct RuleRow {
 const RuleRow& rule_row(int index);
 int rule_count();
 const OptimKernels& optim_kernels();
+int add_rule(RuleRow& row);  // of a rule that is not in optim/rules.h; sets and returns its index
 
 }  // namespace pb::optim

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "cpu/threads.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -28,9 +30,13 @@ namespace {
 
 bool older(const Node* a, const Node* b) { return a->seq < b->seq; }
 
+class Run;
+thread_local Run* running = nullptr;
+
 class Run {
  public:
   Run(std::span<const Tensor> wrt, BackwardOptions options) : options_(options), wrt_(wrt), captured_(wrt.size()) {
+    outer_ = std::exchange(running, this);
     for (size_t i = 0; i < wrt.size(); i++) {
       refresh_view(wrt[i]);
       if (wrt[i]->node)
@@ -39,9 +45,12 @@ class Run {
         leaf_captures_[wrt[i].impl()].push_back(i);
     }
   }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
   ~Run() {  // after an error: leave no node queued
+    running = outer_;
     for (Node* n : queue_) {
-      n->pending = false;
+      n->run = nullptr;
       n->cotangent = Tensor();
       n->cotangents.clear();
       drop(n);
@@ -63,10 +72,30 @@ class Run {
         Node* n;
         ~Release() { drop(n); }
       } guard{n};
+      poll_interrupt();
+      Profiled scope(n->name(), n->seq);
       step(n);
     }
     for (auto& [leaf, grad] : hooked_leaves_) store(leaf, run_hooks(leaf, grad));
     return std::move(captured_);
+  }
+
+  // Several consumers of one output share what is made anew, until the producer's own step.
+  Tensor rebuilt(Node* n) {
+    for (auto& [node, y] : rebuilt_)
+      if (node == n) return y;
+    Tensor y = rebuild_at(n);
+    rebuilt_.emplace_back(n, y);
+    return y;
+  }
+  static Tensor rebuild_at(Node* n) {
+    Tensor y;
+    {
+      GradMode off(false);
+      y = n->rebuild();
+    }
+    if (mode().grad) attach(y, n, 0);
+    return y;
   }
 
  private:
@@ -104,14 +133,17 @@ class Run {
     if (!g) return;
     if (e.node && options_.stop && capture(e, g)) return;
     if (e.node) {
+      if (e.node->run && e.node->run != this)
+        fail<GraphError>(e.node->name(), "another backward is running through this graph",
+                         "run one backward at a time through a graph, or build a graph per thread");
       Tensor* slot = &e.node->cotangent;
       if (e.index) {
         if (e.node->cotangents.size() < e.index) e.node->cotangents.resize(e.index);
         slot = &e.node->cotangents[e.index - 1];
       }
       *slot = *slot ? accumulate(std::exchange(*slot, Tensor()), g) : g;
-      if (!e.node->pending) {
-        e.node->pending = true;
+      if (!e.node->run) {
+        e.node->run = this;
         retain(e.node);
         queue_.push_back(e.node);
         std::push_heap(queue_.begin(), queue_.end(), older);
@@ -152,6 +184,7 @@ class Run {
 
   // The gradient of a leaf is never a buffer that somebody else sees.
   void store(const Tensor& t, const Tensor& g) {
+    KeepLock keep;  // threads that share weights add one after the other
     Tensor& grad = t->need_meta().grad;
     if (grad) {
       if (!options_.create_graph && !grad->node && grad.contiguous() && grad.dtype() == g.dtype() && !has_tangent(g)) {
@@ -174,7 +207,7 @@ class Run {
   }
 
   void step(Node* n) {
-    n->pending = false;
+    n->run = nullptr;
     size_t outs = std::max<size_t>(n->outputs, 1 + n->cotangents.size());
     std::vector<Tensor>& g = outputs_;
     g.clear();
@@ -210,9 +243,10 @@ class Run {
     gin.resize(n->edges.size());
     n->pull({gout.data(), gin.data(), edges});
     if (mode().anomaly) check_finite(n, gin);
+    if (!rebuilt_.empty()) std::erase_if(rebuilt_, [&](auto& r) { return r.first == n; });
     if (!options_.retain_graph) {
       n->released = true;
-      n->release();
+      if (!n->pins) n->release();
     }
     gout.clear();
     for (size_t i = 0; i < gin.size(); i++)
@@ -233,6 +267,7 @@ class Run {
                          "the forward call was made here:\n" + n->trace, gin[i]);
   }
 
+  Run* outer_;
   BackwardOptions options_;
   std::span<const Tensor> wrt_;
   std::vector<Tensor> captured_;
@@ -242,9 +277,12 @@ class Run {
   std::unordered_map<TensorImpl*, std::vector<size_t>> leaf_captures_;
   std::unordered_map<Node*, bool> needed_;
   std::vector<std::pair<Tensor, Tensor>> hooked_leaves_;
+  std::vector<std::pair<Node*, Tensor>> rebuilt_;
 };
 
 }  // namespace
+
+Tensor rebuilt(Node* n) { return running ? running->rebuilt(n) : Run::rebuild_at(n); }
 
 std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,
                              std::span<const Tensor> wrt, BackwardOptions options) {

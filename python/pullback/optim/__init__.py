@@ -13,6 +13,7 @@ from .muon import Muon
 from .oasis import OASIS
 from .optimizer import Optimizer
 from .parameter_free import LAMB, AdagradNorm, DoG, LDoG, NormalizedGD, Prodigy, ScheduleFreeAdamW, TDoG, UDoG
+from .rule import rule
 from .rules import SGD, Adam, AdamW
 from .variants import AdEMAMix, CautiousAdamW, DiffGrad, Grams, Lion, OptAMSGrad
 
@@ -58,4 +59,5 @@ __all__ = [
     "clip_grad_value_",
     "groups",
     "lr_scheduler",
+    "rule",
 ]

@@ -370,7 +370,7 @@ class Optimizer:
         self._refuse_formats("update", group)
         row = RULES[self._rule(group)]
         values = [self._read(group, key) for key, _ in row["hyper"]]
-        return pure.update(row, params, grads, state, values, *self._decay(row, group))
+        return pure.update(row, params, grads, state, pure.Compiled(row, values, *self._decay(row, group)))
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
