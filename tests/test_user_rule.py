@@ -9,7 +9,7 @@ import rule_cases as R
 from optim_cases import SHAPES, array, tensor
 
 import pullback as pb
-from pullback import optim
+from pullback import _core, optim
 
 PAIRS = {
     "adamw": (R.Adam, optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
@@ -442,3 +442,25 @@ def test_values_of_another_trace():
     make(leak)
     with pytest.raises(ValueError, match="another trace"):
         make(lambda p, g, s, h: p - h.lr * leaked[0])
+
+
+def test_too_many_values_at_once():
+    def update(p, g, s, h):
+        values = [g]
+        for _ in range(60):
+            values.append(pb.tanh(values[-1]))
+        total = sum(values)
+        return p - h.lr * sum(v * total for v in values)
+
+    with pytest.raises(ValueError, match="more than 48 values are alive at once"):
+        make(update)
+
+
+def test_damaged_nodes():
+    def add(*nodes):
+        return _core.optim_add_rule("Raw", "", [], 0, [], [("lr", 0.1, 0)], False, list(nodes), 0, [], [], [])
+
+    with pytest.raises(ValueError, match="sqrt has another number of inputs"):
+        add(("@p", (), ()), ("sqrt", (0, 0), ()))
+    with pytest.raises(ValueError, match="sqrt reads a later value"):
+        add(("@p", (), ()), ("sqrt", (1,), ()))

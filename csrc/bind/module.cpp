@@ -11,6 +11,7 @@ void bind_threads(nb::module_& m);
 void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
+void bind_fused(nb::module_& m);
 void bind_user_rule(nb::module_& m);
 }  // namespace pb::py
 
@@ -34,6 +35,7 @@ NB_MODULE(_core, m) {
   bind_random(m);
   bind_optim(m);
   bind_user_rule(m);
+  bind_fused(m);
   bind_autograd(m);
   bind_cuda(m);
   bind_threads(m);
