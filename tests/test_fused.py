@@ -5,10 +5,9 @@ import pytest
 from optim_cases import SHAPES, tensor
 
 import pullback as pb
-from pullback import _core, fused, optim
+from pullback import fused, optim
 
 RULES = [name for name in fused.__all__ if name.endswith("_")]
-ACTIVATIONS = [name.removesuffix("_forward") for name in fused.__all__ if name.endswith("_forward")]
 CLASSES = {f"{name.lower()}_": getattr(optim, name) for name in optim.__all__}
 
 
@@ -19,8 +18,6 @@ def test_names():
     assert not {"sam_", "gam_", "udog_", "oasis_", "optimizer_"} & set(fused.__all__)
     for name in RULES:
         assert "lr=" in getattr(fused, name).__doc__
-    assert {"relu", "gelu", "silu", "tanh", "leaky_relu"} <= set(ACTIVATIONS)
-    assert len(RULES) + len(ACTIVATIONS) == len(fused.__all__)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -77,49 +74,6 @@ def test_numbers_and_skipped_steps():
     assert state["mu_product"] == kept["mu_product"]
     assert fused.nadam_([w], [None], [state])
     assert state["step"] == 1
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations(name):
-    forward = getattr(fused, f"{name}_forward")
-    x = np.linspace(-3, 3, 2500, dtype=np.float32).reshape(50, 50)[:, ::2]
-    expected = getattr(_core, name)(pb.asarray(np.ascontiguousarray(x))).numpy()
-    result = forward(x)
-    assert isinstance(result, np.ndarray)
-    np.testing.assert_array_equal(result, expected)
-    out = np.empty((25, 50), np.float32).T
-    assert forward(x, out=out) is out
-    np.testing.assert_array_equal(out, expected)
-    same = x.copy()
-    forward(same, out=same)
-    np.testing.assert_array_equal(same, expected)
-
-
-def test_constants_and_tape():
-    x = pb.tensor([-2.0, 3.0], requires_grad=True)
-    y = fused.leaky_relu_forward(x, negative_slope=0.5)
-    assert y.tolist() == [-1.0, 3.0]
-    assert not y.requires_grad
-    half = fused.gelu_forward(x.detach().astype(pb.bfloat16))
-    assert half.dtype == pb.bfloat16
-    np.testing.assert_array_equal(
-        half.astype(pb.float32).numpy(), pb.gelu(x.detach()).astype(pb.bfloat16).astype(pb.float32).numpy()
-    )
-
-
-def test_errors_of_activations():
-    x = np.ones(3, np.float32)
-    cases = [
-        (lambda: fused.relu_forward([1.0]), TypeError, "x is a list, not an array"),
-        (lambda: fused.relu_forward(x, alpha=1), TypeError, "unknown keyword 'alpha'"),
-        (lambda: fused.relu_forward(x, out=np.ones(4, np.float32)), pb.ShapeError, "out must have the shape"),
-        (lambda: fused.relu_forward(x, out=np.ones(3)), pb.ShapeError, "out must have the shape and the dtype"),
-        (lambda: fused.relu_forward(np.ones(3, int)), TypeError, "x must be floating"),
-        (lambda: _core._forward_into("add", pb.ones(3), pb.ones(3), []), ValueError, "takes one array"),
-    ]
-    for call, error, match in cases:
-        with pytest.raises(error, match=match):
-            call()
 
 
 def test_errors():

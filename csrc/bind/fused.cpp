@@ -1,72 +1,75 @@
-// Kernels on memory of the caller, without a tape (pullback.fused).
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+// Functions that are several ops in one.
+#include "families/fused.h"
 
-#include <algorithm>
-#include <string>
-#include <vector>
+#include <nanobind/stl/string_view.h>
 
 #include "bind/caster.h"
-#include "families/map.h"
-#include "optim/driver.h"
+#include "bind/random.h"
+#include "bind/saving.h"
 
 namespace pb::py {
 
 namespace {
 
-// The driver works in the memory of these tensors.
-void adopt_state(optim::Driver& d, const Tensor& p, int64_t t, const std::vector<Tensor>& slots,
-                 const std::vector<double>& numbers) {
-  if (t < 0) fail<ValueError>("fused", "a step count is negative", "start with an empty dict", p);
-  optim::State s;
-  s.param = p;
-  s.t = t;
-  for (size_t j = 0; j < slots.size() && j < size_t(optim::kMaxSlots); j++) {
-    const Tensor& x = slots[j];
-    if (!(x.shape() == p.shape()) || x.dtype() != optim::compute_dtype(p.dtype()) || !x.contiguous())
-      fail<ShapeError>("fused",
-                       "a state is a contiguous array of its parameter's shape, float64 beside float64, else "
-                       "float32",
-                       "start with an empty dict", p, x);
-    check_writable(x, "fused");
-    s.slots[j].data = x;
-  }
-  std::copy_n(numbers.begin(), std::min(numbers.size(), size_t(optim::kMaxScalars)), s.scalars);
-  d.state(p) = std::move(s);
-}
+Tensor or_none(nb::handle t) { return t.is_none() ? Tensor() : to_tensor(t.ptr()); }
 
-// out = op(x); out may be x, or must not overlap it.
-void forward_into(const std::string& name, const Tensor& out, const Tensor& x, std::vector<double> constants) {
-  const MapOp& op = find_map(name);
-  if (op.inputs != 1 || constants.size() != size_t(op.nargs))
-    fail<ValueError>(name, "takes one array and its constants", "see pullback.fused");
-  if (!is_float(x.dtype())) fail<DTypeError>(name, "x must be floating", "cast it first", x);
-  if (!(out.shape() == x.shape()) || out.dtype() != x.dtype())
-    fail<ShapeError>(name, "out must have the shape and the dtype of x", "leave it out for a new array", out, x);
-  GradMode off(false);
-  const Tensor in = detach(x);
-  map_call_into(op, detach(out), {&in, 1}, constants.data());
-}
-
-nb::list activations() {
-  nb::list all;
-  for (const MapOp* op : map_ops()) {
-    if (op->unit != "activations" || op->inputs != 1 || op->random || op->name[0] == '_') continue;
-    nb::dict constants;
-    for (int i = 0; i < op->nargs; i++) constants[nb::str(op->args[i].name.data())] = op->args[i].value;
-    all.append(nb::make_tuple(nb::str(op->name.data()), nb::str(op->doc.data()), constants));
-  }
-  return all;
+CrossEntropyOptions::Reduction reduction_of(std::string_view s) {
+  if (s == "mean") return CrossEntropyOptions::Mean;
+  if (s == "sum") return CrossEntropyOptions::Sum;
+  if (s == "none") return CrossEntropyOptions::None;
+  fail<ValueError>("linear_cross_entropy", "unknown reduction '" + std::string(s) + "'",
+                   "use 'mean', 'sum' or 'none'");
 }
 
 }  // namespace
 
 void bind_fused(nb::module_& m) {
-  m.def("optim_adopt_state", &adopt_state, nb::arg("driver"), nb::arg("p"), nb::arg("t"), nb::arg("slots"),
-        nb::arg("numbers"), "Makes tensors the state of p, without a copy.");
-  m.def("_forward_into", &forward_into, nb::arg("name"), nb::arg("out"), nb::arg("x"), nb::arg("constants"),
-        "Writes an element-wise function of x into out, without a tape.");
-  m.def("_activations", &activations, "(name, text, constants) of the activations with one input.");
+  auto none = nb::none();
+  m.def(
+      "_bias_act_dropout",
+      [](const Operand& x, nb::handle bias, std::string_view act, double p, nb::handle rng, nb::handle saved) {
+        Saving s = saving_from(saved.ptr(), "bias_act_dropout", true, true);
+        return bias_act_dropout(x.t, or_none(bias), find_map(act), p, generator_of(rng.ptr()),
+                                saved.is_none() ? nullptr : &s);
+      },
+      nb::arg("x"), nb::arg("bias").none(), nb::arg("act"), nb::arg("p"), nb::arg("rng").none(),
+      nb::arg("saved").none());
+  m.def(
+      "_linear_act",
+      [](const Operand& x, const Operand& weight, nb::handle bias, std::string_view act, nb::handle saved) {
+        Saving s = saving_from(saved.ptr(), "linear_act", true, true);
+        return linear_act(x.t, weight.t, or_none(bias), find_map(act), saved.is_none() ? nullptr : &s);
+      },
+      nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("act"), nb::arg("saved").none());
+  m.def(
+      "_gated",
+      [](std::string_view op, const Operand& a, const Operand& b, int bits) {
+        return gated(find_map(op), a.t, b.t, bits);
+      },
+      nb::arg("op"), nb::arg("a"), nb::arg("b"), nb::arg("bits"));
+  m.def(
+      "_linear_cross_entropy",
+      [](const Operand& x, const Operand& weight, const Operand& target, nb::handle bias, nb::handle ignored,
+         double smoothing, std::string_view reduction) {
+        CrossEntropyOptions o;
+        o.has_ignored = !ignored.is_none();
+        if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
+        o.smoothing = smoothing;
+        o.reduction = reduction_of(reduction);
+        return linear_cross_entropy(x.t, weight.t, or_none(bias), target.t, o);
+      },
+      nb::arg("x"), nb::arg("weight"), nb::arg("target"), nb::arg("bias").none(), nb::arg("ignore_index").none(),
+      nb::arg("label_smoothing"), nb::arg("reduction"));
+  auto info = [](const char* name, const char* signature, const char* doc) { add_info({name, "Custom", signature, doc}); };
+  info("bias_act_dropout", "bias_act_dropout(x, bias, act, p=0.0, *, training=True, rng=None, saved=None)",
+       "dropout(act(x + bias), p) in one pass.");
+  info("linear_act", "linear_act(x, weight, bias, act, *, saved=None)", "act(linear(x, weight, bias)).");
+  info("linear_cross_entropy",
+       "linear_cross_entropy(x, weight, target, bias=None, *, ignore_index=None, label_smoothing=0.0, "
+       "reduction='mean')",
+       "Cross entropy of linear(x, weight, bias) without the matrix of logits.");
+  info("add_rms_norm", "add_rms_norm(x, residual, weight=None, *, eps=1e-6)",
+       "(rms_norm(x + residual, weight), x + residual).");
 }
 
 }  // namespace pb::py

@@ -10,8 +10,8 @@ void bind_cuda(nb::module_& m);
 void bind_threads(nb::module_& m);
 void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
+void bind_fewbit(nb::module_& m);
 void bind_dtypes(nb::module_& m);
-void bind_fused(nb::module_& m);
 void bind_user_rule(nb::module_& m);
 }  // namespace pb::py
 
@@ -33,9 +33,12 @@ NB_MODULE(_core, m) {
   bind_conv(m);
   bind_rows(m);
   bind_random(m);
-  bind_optim(m);
-  bind_user_rule(m);
+  bind_codes(m);
   bind_fused(m);
+  bind_saving(m);
+  bind_optim(m);
+  bind_fewbit(m);
+  bind_user_rule(m);
   bind_autograd(m);
   bind_cuda(m);
   bind_threads(m);

@@ -1,16 +1,9 @@
 """The compiled kernels on any CPU arrays (pullback, NumPy, PyTorch and others through DLPack), without a tape.
 
-Activations: `gelu_forward(x, *, out=None, **constants)`, and so for each with one input. The result has the shape, the
-dtype and the library of x; `out` is written instead, and may be x itself, else must not overlap it.
-
->>> x = pb.tensor([-1.0, 2.0])
->>> pb.fused.relu_forward(x, out=x).tolist()
-[0.0, 2.0]
-
-Update rules write params and states in place.
-
-There is a function for each optimizer class that takes one gradient per step: the name of the class in lower case and
-an underscore, such as `sgd_`, `adamw_`, `lion_`, `adagradnorm_`:
+For each activation `gelu_forward(x, bits=3) -> (y, code)` and `gelu_backward(dy, code)`: a code of the derivative
+instead of x (`pullback.fewbit`). The update rules work in place: there is a function for each optimizer class that
+takes one gradient per step: the name of the class in lower case and an underscore, such as `sgd_`, `adamw_`, `lion_`,
+`adagradnorm_`:
 
     adamw_(params, grads, states, *, clip_norm=None, clip_value=None, scale=None, **hyper) -> bool
 
@@ -36,11 +29,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core as C
-from . import optim as _optim
+from . import _fused_activations, optim as _optim
 from ._core import Tensor
 from .optim.optimizer import RULES
 
-__all__: list[str] = []
+__all__: list[str] = [*_fused_activations.__all__]
+globals().update({name: getattr(_fused_activations, name) for name in __all__})
 
 State = dict[str, Any]
 
@@ -136,29 +130,7 @@ def _keywords(cls: type[_optim.Optimizer]) -> list[str]:
     return [f"{p.name}={p.default!r}" for p in given if p.name != "params" and p.kind != p.VAR_KEYWORD]
 
 
-def _make_forward(op: str, text: str, defaults: dict[str, float]) -> Callable[..., Any]:
-    def call(x: Any, *, out: Any = None, **constants: float) -> Any:
-        unknown = set(constants) - set(defaults)
-        if unknown:
-            raise TypeError(
-                f"{op}_forward: unknown keyword {sorted(unknown)[0]!r}\n"
-                f"help: keywords are {', '.join(('out', *defaults))}"
-            )
-        source = _share(x, f"{op}_forward: x")
-        target = C.empty_like(source) if out is None else source if out is x else _share(out, f"{op}_forward: out")
-        C._forward_into(op, target, source, [float(constants.get(key, value)) for key, value in defaults.items()])
-        return _like(x, target) if out is None else out
-
-    call.__name__ = call.__qualname__ = f"{op}_forward"
-    keywords = "".join(f", {key}={value:g}" for key, value in defaults.items())
-    call.__doc__ = f"{text}\n\n{op}_forward(x, *, out=None{keywords}); see `pullback.fused`."
-    return call
-
-
 def _make_all() -> None:
-    for op, text, constants in C._activations():
-        globals()[f"{op}_forward"] = _make_forward(op, text, constants)
-        __all__.append(f"{op}_forward")
     for name in _optim.__all__:
         cls = getattr(_optim, name)
         if isinstance(cls, type) and issubclass(cls, _optim.Optimizer) and cls.step is _optim.Optimizer.step:

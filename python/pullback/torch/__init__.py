@@ -1,10 +1,22 @@
-"""pullback for PyTorch: the optimizers on PyTorch's CPU tensors. Only this package imports torch.
+"""pullback inside PyTorch programs: its optimizers on PyTorch's CPU tensors, and its few-bit activations.
 
->>> from pullback.torch import optim  # doctest: +SKIP
+Only the submodules `optim` and `fewbit` import torch.
+
+>>> from pullback.torch import fewbit, optim  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-from . import optim
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["optim"]
+if TYPE_CHECKING:
+    from . import fewbit, optim
+
+__all__ = ["fewbit", "optim"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module 'pullback.torch' has no attribute {name!r}\nhelp: it has fewbit and optim")
