@@ -64,8 +64,8 @@ void finish_row(const RuleRow& row, const double* hyper, int64_t t, double* numb
 // ---- per tile
 
 // Note [Pieces of a tile]
-// A tile is cut into pieces, so that what the program reads, writes and keeps fits into L1 with room for what
-// comes next.
+// A tile is cut into pieces, so that what the program reads, writes and keeps fills a quarter of L1: then
+// the hardware fetches the next piece while the kernels work on this one.
 template <class T>
 int64_t piece_of(const UserRule& r, const Program& p) {
   const int64_t tiles = 2 + int64_t(r.slots.size()) + p.temps;
