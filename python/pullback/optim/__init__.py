@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from . import lr_scheduler
 from .adaptive import Adadelta, Adagrad, NAdam, RAdam, RMSprop
-from .averages import EMA
+from .averages import EMA, Lookahead, PolynomialAverage
+from .batch import NormTest, clip_per_sample
 from .clip import clip_grad_norm_, clip_grad_value_
 from .closures import ASAM, DNSAM, GAM, SAM, USAM, GradientRegularization, XGrad
 from .groups import groups
-from .kinetic import SGLD, ExpScaledSGD, Gravity
+from .kinetic import SGLD, ExpScaled, ExpScaledSGD, Gravity
 from .muon import Muon
 from .oasis import OASIS
+from .optimistic import OptAMSGrad, extrapolate
 from .optimizer import Optimizer
-from .parameter_free import LAMB, AdagradNorm, DoG, LDoG, NormalizedGD, Prodigy, ScheduleFreeAdamW, TDoG, UDoG
+from .parameter_free import LAMB, AdagradNorm, ADoG, DoG, LDoG, NormalizedGD, Prodigy, ScheduleFreeAdamW, TDoG, UDoG
 from .rules import SGD, Adam, AdamW
-from .variants import AdEMAMix, CautiousAdamW, DiffGrad, Grams, Lion, OptAMSGrad
+from .spider import SPIDER
+from .variants import AdEMAMix, CautiousAdamW, DiffGrad, Grams, Lion
 
 __all__ = [
+    "ADoG",
     "ASAM",
-    "DNSAM",
-    "EMA",
-    "GAM",
-    "LAMB",
-    "OASIS",
-    "SAM",
-    "SGD",
-    "SGLD",
-    "USAM",
     "AdEMAMix",
     "Adadelta",
     "Adagrad",
@@ -34,28 +29,44 @@ __all__ = [
     "Adam",
     "AdamW",
     "CautiousAdamW",
+    "DNSAM",
     "DiffGrad",
     "DoG",
+    "EMA",
+    "ExpScaled",
     "ExpScaledSGD",
+    "GAM",
     "GradientRegularization",
     "Grams",
     "Gravity",
+    "LAMB",
     "LDoG",
     "Lion",
+    "Lookahead",
     "Muon",
     "NAdam",
+    "NormTest",
     "NormalizedGD",
+    "OASIS",
     "OptAMSGrad",
     "Optimizer",
+    "PolynomialAverage",
     "Prodigy",
     "RAdam",
     "RMSprop",
+    "SAM",
+    "SGD",
+    "SGLD",
+    "SPIDER",
     "ScheduleFreeAdamW",
     "TDoG",
     "UDoG",
+    "USAM",
     "XGrad",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "clip_per_sample",
+    "extrapolate",
     "groups",
     "lr_scheduler",
 ]
