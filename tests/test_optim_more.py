@@ -1,4 +1,4 @@
-"""A-DoG, SPIDER, lookahead, averages, random scaling, extrapolated guesses, exact GAM, the pure form of Muon, batches."""
+"""A-DoG, SPIDER, lookahead, averages, random scaling, extrapolated guesses, exact GAM, Muon as a function, batches."""
 
 import numpy as np
 import pytest
@@ -151,7 +151,7 @@ def test_spider_saves_and_skips():
     opt.step(lambda: 8.0 * loss(), scale=8.0)
     other.step(quadratic(y, np.array([1.0, 2.0])))
     assert np.array_equal(array(x), array(y)) and not np.array_equal(array(x), before)
-    with pytest.raises(ValueError, match="has no spider.before.0"):
+    with pytest.raises(ValueError, match="has no spider"):
         other.load_state_dict({k: v for k, v in opt.state_dict().items() if k != "spider.before.0"})
     with pytest.raises(pb.GraphError, match="gradients at two points"):
         opt.step()

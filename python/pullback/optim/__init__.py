@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import lr_scheduler
+from . import lr_scheduler, sde
 from .adaptive import Adadelta, Adagrad, NAdam, RAdam, RMSprop
 from .averages import EMA, Lookahead, PolynomialAverage
 from .batch import NormTest, clip_per_sample
@@ -20,8 +20,18 @@ from .spider import SPIDER
 from .variants import AdEMAMix, CautiousAdamW, DiffGrad, Grams, Lion
 
 __all__ = [
-    "ADoG",
     "ASAM",
+    "DNSAM",
+    "EMA",
+    "GAM",
+    "LAMB",
+    "OASIS",
+    "SAM",
+    "SGD",
+    "SGLD",
+    "SPIDER",
+    "USAM",
+    "ADoG",
     "AdEMAMix",
     "Adadelta",
     "Adagrad",
@@ -29,17 +39,13 @@ __all__ = [
     "Adam",
     "AdamW",
     "CautiousAdamW",
-    "DNSAM",
     "DiffGrad",
     "DoG",
-    "EMA",
     "ExpScaled",
     "ExpScaledSGD",
-    "GAM",
     "GradientRegularization",
     "Grams",
     "Gravity",
-    "LAMB",
     "LDoG",
     "Lion",
     "Lookahead",
@@ -47,21 +53,15 @@ __all__ = [
     "NAdam",
     "NormTest",
     "NormalizedGD",
-    "OASIS",
     "OptAMSGrad",
     "Optimizer",
     "PolynomialAverage",
     "Prodigy",
     "RAdam",
     "RMSprop",
-    "SAM",
-    "SGD",
-    "SGLD",
-    "SPIDER",
     "ScheduleFreeAdamW",
     "TDoG",
     "UDoG",
-    "USAM",
     "XGrad",
     "clip_grad_norm_",
     "clip_grad_value_",
@@ -69,4 +69,5 @@ __all__ = [
     "extrapolate",
     "groups",
     "lr_scheduler",
+    "sde",
 ]

@@ -57,8 +57,8 @@ def clip_per_sample(gradients: Any, max_norm: float) -> tuple[Any, Tensor]:
 class NormTest:
     """Batch size by the norm test: large enough that the noise of the gradient is a share eta of its length.
 
-    Over the gradients g_i of a batch of b examples with the mean g, V = sum |g_i - g|^2 / (b - 1), and the next batch is
-    max(b, ceil(V / (eta^2 |g|^2))). With `coordinates` the worst coordinate decides: the largest V_c / (eta^2 g_c^2).
+    With g_i the gradients of a batch of b examples and g their mean, V = sum |g_i - g|^2 / (b - 1), and the next batch
+    is max(b, ceil(V / (eta^2 |g|^2))). With `coordinates` the worst one decides: the largest V_c / (eta^2 g_c^2).
     Gradients of micro-batches of m examples serve as well: their variance is 1/m of V. For Adagrad and AdagradNorm:
     Lau, Liu and Kolar 2024.
 

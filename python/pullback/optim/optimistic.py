@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .. import _core as C
@@ -56,7 +57,7 @@ def _gram(rows: list[list[Tensor]]) -> list[list[float]]:
     gram = [[0.0] * n for _ in range(n)]
     for column in zip(*rows, strict=True):
         flat = [t.reshape((-1,)).astype(C.float64) for t in column]
-        u = C.stack([b - a for a, b in zip(flat[:-1], flat[1:], strict=True)])
+        u = C.stack([b - a for a, b in pairwise(flat)])
         part = (u @ u.T).tolist()
         gram = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(gram, part, strict=True)]
     return gram
