@@ -17,7 +17,7 @@ def usam_drift(loss: Function, rho: float) -> Function:
     """The gradient of f + rho/2 |grad f|^2, which USAM descends in the limit of small steps.
 
     Args:
-        loss: f of points of shape (paths, n), giving (paths,). rho: of USAM.
+        loss: f of points of shape (paths, n), giving one number per path or their sum. rho: of USAM.
 
     Returns:
         A function of points of shape (paths, n). Compagnoni et al. 2023.
@@ -30,7 +30,7 @@ def usam_drift(loss: Function, rho: float) -> Function:
 
 
 def sam_drift(loss: Function, rho: float) -> Function:
-    """The gradient of f + rho |grad f|, which SAM descends in the limit of small steps. Arguments as in `usam_drift`."""
+    """The gradient of f + rho |grad f|, which SAM descends in the limit of small steps. Words as in `usam_drift`."""
     return _drift(loss, rho, normalised=True)
 
 
@@ -43,9 +43,11 @@ def _drift(loss: Function, rho: float, normalised: bool) -> Function:
             x = x.detach().clone()
             x.requires_grad = True
             (slope,) = gradients(loss(x).sum(), [x], create_graph=True)
-            square = (slope * slope).sum(axis=-1)
-            penalty = C.sqrt(C.maximum(square, 1e-300)) if normalised else 0.5 * square
-            (turn,) = gradients(penalty.sum(), [x]) if penalty.requires_grad else (slope * 0,)
+            if normalised:
+                penalty = C.sqrt(C.maximum((slope * slope).sum(axis=-1), 1e-300)).sum()
+            else:
+                penalty = 0.5 * (slope * slope).sum()
+            (turn,) = gradients(penalty, [x]) if penalty.requires_grad else (slope * 0,)
         finally:
             C._set_grad_enabled(before)
         return slope.detach() + rho * turn
