@@ -64,8 +64,7 @@ def cotangents(w, b, x0, c):
     v = pb.grad(lambda x: pb.vecdot(c, x) + 0.5 * pb.vecdot(x, x))(last)
     found = [v]
     for _ in range(T - 1):
-        v = pb.vjp(lambda x: w @ x, x0)[1](found[-1])
-        found.append(v[0] if isinstance(v, tuple) else v)
+        found += pb.vjp(lambda x: w @ x, x0)[1](found[-1])
     return [pb.stop_gradient(v) for v in reversed(found)]
 
 
@@ -73,8 +72,7 @@ def omega(w, v, b, x):
     total = 0.0
     for k in range(T):
         _, pull = pb.vjp(lambda z, k=k: w @ z + b[k], x[k])
-        back = pull(v[k])
-        back = back[0] if isinstance(back, tuple) else back
+        (back,) = pull(v[k])
         total = total + (pb.sqrt((back * back).sum()) / pb.sqrt((v[k] * v[k]).sum()) - 1) ** 2
     return total
 
