@@ -2,7 +2,7 @@
 # A new element-wise header in csrc/ops goes into PB_MAP_UNITS, a new kernel file csrc/cpu/NAME.cpp into PB_CPU_UNITS.
 set(PB_MAP_UNITS arithmetic transcendental activations sampling losses)
 set(PB_REDUCE_UNITS reductions)
-set(PB_CPU_UNITS cast gemm conv pool row attention optim)
+set(PB_CPU_UNITS cast gemm conv pool row attention optim tile)
 
 set(PB_ISA_v2 -march=x86-64-v2)
 set(PB_ISA_v3 -march=x86-64-v3)
@@ -29,6 +29,8 @@ endforeach()
 foreach(unit IN LISTS PB_CPU_UNITS)
   list(APPEND kernel_sources csrc/cpu/${unit}.cpp)
 endforeach()
+# The same for update rules: a user's rule runs as a chain of such kernels and has the bits of a built-in one.
+set_source_files_properties(csrc/cpu/optim.cpp csrc/cpu/tile.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 
 set(rows)
 set(PB_KERNEL_OBJECTS)

@@ -22,10 +22,6 @@ def _softplus(x):
     return np.logaddexp(x, 0.0)
 
 
-def _mills(x):
-    return np.sqrt(np.pi / 2) * np.exp(x * x / 2) * _erfc(x / np.sqrt(2))
-
-
 _A, _S = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 MAP: dict[str, Callable[..., np.ndarray]] = {
@@ -79,7 +75,7 @@ MAP: dict[str, Callable[..., np.ndarray]] = {
     "atan": np.arctan,
     "erf": _erf,
     "erfc": _erfc,
-    "_mills": _mills,
+    "_normal_cdf": lambda x: 0.5 * _erfc(-x / np.sqrt(2)),
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.round,

@@ -3,13 +3,15 @@
 
 #include "bind/caster.h"
 #include "cpu/dispatch.h"
-#include "cpu/threads.h"
 #include "families/builtin.h"
 
 namespace pb::py {
 void bind_cuda(nb::module_& m);
+void bind_threads(nb::module_& m);
+void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
 void bind_dtypes(nb::module_& m);
+void bind_user_rule(nb::module_& m);
 }  // namespace pb::py
 
 NB_MODULE(_core, m) {
@@ -31,12 +33,13 @@ NB_MODULE(_core, m) {
   bind_rows(m);
   bind_random(m);
   bind_optim(m);
+  bind_user_rule(m);
   bind_autograd(m);
   bind_cuda(m);
+  bind_threads(m);
+  bind_profile(m);
   m.def(
       "_as_method", [](nb::handle f) { return nb::steal(PyInstanceMethod_New(f.ptr())); },
       "The function as a class attribute that binds its first argument.");
   m.def("isa_level", [] { return std::string(pb::isa_level()); }, "The instruction set level in use: v2, v3 or v4.");
-  m.def("set_num_threads", &pb::set_num_threads, nb::arg("n"), "The number of threads that kernels use.");
-  m.def("get_num_threads", &pb::get_num_threads, "The number of threads that kernels use.");
 }

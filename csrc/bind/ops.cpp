@@ -44,6 +44,15 @@ void check_saved(PyObject* o, const MapOp& op) {
                    "leave saved= out");
 }
 
+// A traced value (pullback.optim.trace) stands for a tensor and takes the call itself.
+PyObject* stand_in(PyObject* const* args, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (is_tensor(args[i]) || PyFloat_CheckExact(args[i]) || PyLong_CheckExact(args[i])) continue;
+    if (PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(args[i])), "_pullback_op")) return args[i];
+  }
+  return nullptr;
+}
+
 PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyObject* kwnames) {
   const MapOp& op = *self->op;
   double params[kMaxArgs];
@@ -54,8 +63,9 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     fail<DTypeError>(op.name, "takes " + std::to_string(n) + " tensors, got " + std::to_string(nargs) + " arguments",
                      "see help(pb." + std::string(op.name) + ")");
   Tensor in[kMaxInputs];
-  bool weak = true;
-  for (size_t i = 0; i < n; i++) {
+  PyObject* traced = stand_in(args, n);
+  bool weak = !traced;
+  for (size_t i = 0; i < n && !traced; i++) {
     in[i] = to_tensor(args[i]);
     weak = weak && in[i].weak();
   }
@@ -78,6 +88,13 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     else
       fail<DTypeError>(op.name, std::string("unexpected argument '") + PyUnicode_AsUTF8(key) + "'",
                        "see help(pb." + std::string(op.name) + ")");
+  }
+  if (traced) {
+    nb::list inputs, constants;
+    for (size_t i = 0; i < n; i++) inputs.append(nb::handle(args[i]));
+    for (int i = 0; i < op.nargs; i++) constants.append(params[i]);
+    nb::handle name(self->name);
+    return nb::handle(traced).attr("_pullback_op")(name, inputs, constants).release().ptr();
   }
   return wrap(map_call(op, {in, n}, params, rng));
 }

@@ -11,6 +11,7 @@
 #include "ops/arithmetic.h"
 #include "ops/transcendental.h"
 #include "optim/driver.h"
+#include "tensor/profile.h"
 
 namespace pb::py {
 
@@ -40,6 +41,15 @@ void check_hyper(const HyperInfo& info, double v) {
                    "its default is " + std::to_string(info.value));
 }
 
+optim::Format format_at(int i) {
+  if (i < 0 || i >= optim::kFormats) fail<ValueError>("step", "no such state format", "see pullback.optim");
+  return optim::Format(i);
+}
+optim::Rounding rounding_at(int i) {
+  if (i < 0 || i >= optim::kRoundings) fail<ValueError>("step", "no such rounding", "see pullback.optim");
+  return optim::Rounding(i);
+}
+
 double number(nb::handle h) {
   if (PyFloat_CheckExact(h.ptr())) return PyFloat_AS_DOUBLE(h.ptr());
   double v = PyFloat_AsDouble(h.ptr());
@@ -47,8 +57,8 @@ double number(nb::handle h) {
   return v;
 }
 
-// groups: [(rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b)]; grads: None or one tensor or None
-// per parameter, in order; origins: the same, what parameters are read from.
+// groups: [(rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b, state, rounding)]; grads: None or
+// one tensor or None per parameter, in order; origins: the same, what parameters are read from.
 void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins) {
   Py_ssize_t at = 0;
   for (nb::handle h : groups) {
@@ -57,12 +67,18 @@ void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins
     auto values = nb::cast<nb::sequence>(t[2]);
     double hyper[optim::kMaxHyper];
     for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
-    double decay = number(t[3]);
-    check_hyper({"weight_decay", 0, Range::NonNegative}, decay);
-    if (nb::len(t) == 8)
-      d.group(row, hyper, decay, nb::cast<bool>(t[4]), optim::Prox(nb::cast<int>(t[5])), number(t[6]), number(t[7]));
-    else
-      d.group(row, hyper, decay, nb::cast<bool>(t[4]));
+    optim::GroupOptions o;
+    o.weight_decay = number(t[3]);
+    check_hyper({"weight_decay", 0, Range::NonNegative}, o.weight_decay);
+    o.decoupled = nb::cast<bool>(t[4]);
+    if (nb::len(t) > 5) {
+      o.prox = optim::Prox(nb::cast<int>(t[5]));
+      o.a = number(t[6]);
+      o.b = number(t[7]);
+      o.state = format_at(nb::cast<int>(t[8]));
+      o.rounding = rounding_at(nb::cast<int>(t[9]));
+    }
+    d.group(row, hyper, o);
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
       if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
@@ -98,6 +114,7 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
   try {
     add_groups(d, groups, grads, origins);
     d.prepare(o);
+    Profiled scope("optimizer step");
     {
       nb::gil_scoped_release unlocked;
       d.execute();
@@ -110,17 +127,53 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
   return nb::make_tuple(o.measure ? nb::object(nb::float_(r.norm)) : nb::none(), r.skipped);
 }
 
-// (t, [slots], [scalars]) of a parameter, or None.
+// (t, [slots], [scalars]) of a parameter, or None. Narrow states are widened copies, the others the tensors themselves.
 nb::object get_state(const Driver& d, const Tensor& p) {
   const optim::State* s = d.find(p);
   if (!s) return nb::none();
   nb::list slots, scalars;
-  for (const Tensor& t : s->slots) slots.append(nb::cast(t));
+  for (const optim::Slot& slot : s->slots)
+    slots.append(nb::cast(slot ? optim::widen(slot, optim::compute_dtype(p.dtype())) : Tensor()));
   for (double v : s->scalars) scalars.append(v);
   return nb::make_tuple(s->t, slots, scalars);
 }
 
-void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle scalars) {
+// (t, [slots], [scalars], rest) as they lie in memory; a slot of 8 bits is (codes, scales).
+nb::object stored_state(const Driver& d, const Tensor& p) {
+  const optim::State* s = d.find(p);
+  if (!s) return nb::none();
+  nb::list slots, scalars;
+  for (const optim::Slot& slot : s->slots)
+    slots.append(slot.scale ? nb::object(nb::make_tuple(slot.data, slot.scale)) : nb::cast(slot.data));
+  for (double v : s->scalars) scalars.append(v);
+  return nb::make_tuple(s->t, slots, scalars, nb::cast(s->rest));
+}
+
+Tensor own_copy(const Tensor& x, DType dtype) {
+  Tensor own = empty(x.shape(), dtype);
+  copy_into(own, x);
+  return own;
+}
+
+optim::Slot slot_of(const Tensor& p, nb::handle h) {
+  const bool pair = nb::isinstance<nb::tuple>(h);
+  Tensor x = to_tensor(pair ? nb::object(h[nb::int_(0)]).ptr() : h.ptr());
+  if (!(x.shape() == p.shape()))
+    fail<ShapeError>("load_state_dict", "a state has the shape of its parameter", "load the state of this model", p, x);
+  if (!pair) {
+    if (!is_float(x.dtype()))
+      fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
+    const bool narrow = x.dtype() == DType::BF16 && p.dtype() != DType::F64;
+    return {own_copy(x, narrow ? DType::BF16 : optim::compute_dtype(p.dtype())), Tensor()};
+  }
+  Tensor scale = to_tensor(nb::object(h[nb::int_(1)]).ptr());
+  if (x.dtype() != DType::U8 || scale.dtype() != DType::F32 || !(scale.shape() == Shape{optim::blocks_of(p.size())}))
+    fail<ShapeError>("load_state_dict", "8-bit states are uint8 codes with one float32 scale per 256 elements",
+                     "the state is damaged", x, scale);
+  return {own_copy(x, DType::U8), own_copy(scale, DType::F32)};
+}
+
+void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle scalars, nb::handle rest) {
   if (t < 0) fail<ValueError>("load_state_dict", "a step count is negative", "the state is damaged");
   optim::State fresh;
   fresh.param = p;
@@ -133,18 +186,15 @@ void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle
   j = 0;
   for (nb::handle h : slots) {
     if (j == optim::kMaxSlots) fail<ValueError>("load_state_dict", "too many states", "the state is damaged");
-    if (!h.is_none()) {
-      Tensor x = to_tensor(h.ptr());
-      if (!(x.shape() == p.shape()))
-        fail<ShapeError>("load_state_dict", "a state has the shape of its parameter", "load the state of this model", p,
-                         x);
-      if (!is_float(x.dtype()))
-        fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
-      Tensor own = empty(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32);
-      copy_into(own, x);
-      fresh.slots[j] = own;
-    }
+    if (!h.is_none()) fresh.slots[j] = slot_of(p, h);
     j++;
+  }
+  if (!rest.is_none() && optim::is_half(p.dtype())) {
+    Tensor x = to_tensor(rest.ptr());
+    if (!(x.shape() == p.shape()) || (x.dtype() != p.dtype() && x.dtype() != DType::F32))
+      fail<ShapeError>("load_state_dict", "the rest of the rounding has the shape of its parameter",
+                       "load the state of this model", p, x);
+    fresh.rest = own_copy(x, x.dtype());
   }
   d.forget(p);
   d.state(p) = std::move(fresh);
@@ -167,6 +217,7 @@ struct Pure {
     s.p = cast(p, compute);
     s.g = cast(g, compute);
     s.t = t;
+    s.row = &row;
     for (int j = 0; j < row.nslots; j++) s.slots[j] = cast(nb::cast<Tensor>(slots[size_t(j)]), compute);
     for (int j = 0; j < row.nscalars; j++) s.scalars[j] = cast(nb::cast<Tensor>(scalars[size_t(j)]), DType::F64);
     s.tensor_hyper = row.nscalars || row.nsums;
@@ -272,6 +323,7 @@ nb::list rules() {
     row["sums"] = r.nsums;
     row["shared"] = r.nsums && r.scope == optim::Scope::Model;
     row["noise"] = r.noise;
+    row["exact"] = r.exact;
     all.append(row);
   }
   return all;
@@ -287,7 +339,8 @@ void bind_optim(nb::module_& m) {
            "(norm or None, skipped).")
       .def("get_state", &get_state, nb::arg("p"), "The step count, the state tensors and the state numbers of p.")
       .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars") = nb::make_tuple(),
-           "Puts back what get_state gave.")
+           nb::arg("rest") = nb::none(), "Puts back what get_state or stored_state gave; the next step converts it.")
+      .def("stored_state", &stored_state, nb::arg("p"), "As get_state, in the form in which it is kept, and the rest.")
       .def("forget", [](Driver& d, const Tensor& p) { d.forget(p); }, nb::arg("p"), "Drops the state of p.");
   m.def("optim_rules", &rules, "Rows of the registry of update rules.");
   m.def(
@@ -317,6 +370,12 @@ void bind_optim(nb::module_& m) {
         }
       },
       nb::arg("params"), "Sets the gradients to None.");
+  m.def(
+      "optim_slot_bytes",
+      [](const Tensor& p, int format, bool exact) {
+        return optim::bytes_of(optim::format_for(format_at(format), exact, p), p);
+      },
+      nb::arg("p"), nb::arg("format"), nb::arg("exact"), "Bytes of one state of p.");
   m.def("optim_scalar", [](double v) { return full({}, v, DType::F64); }, nb::arg("v"), "A 0-d float64 number.");
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(

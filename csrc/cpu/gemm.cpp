@@ -1,3 +1,5 @@
+#include <sched.h>
+
 #include "cpu/isa_std.h"
 namespace {
 #include "cpu/gemm_driver.h"

@@ -1,184 +1,201 @@
 // The matrix product over the register tile: blocking, packing, threads and the Store policy.
 //
 // Note [Order of the products]
-// An element of c is the sum, in ascending order, of blocks of kDepth products; inside a block the products are added
-// in ascending order to a fresh accumulator. Nothing in that depends on tiles, threads or vector width, so the result
-// has the same bits for any number of threads, and at every level that has fused multiply-add.
+// An element of c is the sum, in ascending order, of blocks of block_depth(k) products; inside a block the products are
+// added in ascending order to a fresh accumulator. Nothing in that depends on tiles, threads or vector width, so the
+// result has the same bits for any number of threads, and at every level that has fused multiply-add.
 #pragma once
 #include "cpu/gemm_integer.h"
 #include "cpu/gemm_pack.h"
+#include "cpu/gemm_plan.h"
+#include "cpu/gemm_store.h"
 #include "cpu/gemm_table.h"
 #include "cpu/gemm_tile.h"
 #include "cpu/gemm_vector.h"
 
 namespace pb {
 
-inline constexpr int64_t kBlockABytes = 512 * 1024;  // of a in one task: half of a second-level cache
-inline constexpr int64_t kMaxTileN = 1024;
-inline constexpr int64_t kTaskWork = 1 << 20;    // products worth a task of their own
-inline constexpr int64_t kVectorWork = 1 << 16;  // the same for a product with one row
-inline constexpr int64_t kThreadWork = 1 << 20;  // below, one thread does all
-inline constexpr int kSlotA = 2, kSlotB = 3;
+inline constexpr int kSlotShared = 2, kSlotOwn = 3;
 
-// A Store policy sees every element once, when its sum is complete: x is the sum, col its column.
-struct StoreIdentity {
-  static constexpr bool active = false;
-};
-template <class S>
-struct StoreBias {
-  static constexpr bool active = true;
-  const S* bias;
-  S operator()(S x, int64_t col) const { return x + bias[col]; }
-};
-// Act is a formula on one value; First another policy, applied before it.
-template <class S, class First, class Act>
-struct StoreAct {
-  static constexpr bool active = true;
-  First first;
-  Act act;
-  S operator()(S x, int64_t col) const {
-    if constexpr (First::active)
-      return act(first(x, col));
-    else
-      return act(x);
-  }
-};
-template <class S, class Store>
-void finish(S* c, int64_t c_row, int64_t rows, int64_t cols, int64_t col, const Store& store) {
-  if constexpr (Store::active)
-    for (int64_t i = 0; i < rows; i++, c += c_row)
-      for (int64_t j = 0; j < cols; j++) c[j] = store(c[j], col + j);
-}
-
-// How c is cut into tasks.
-struct Plan {
-  int64_t rows, cols;      // of tasks
-  int64_t tile_m, tile_n;  // of c in one task
-  int64_t tasks;
-};
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// Four tasks per thread where the work is worth it, more where blocks would outgrow the caches. b is packed once per
-// cut of the rows, a once per cut of the columns; what lies along k costs about four times as much to pack. The cut may
-// look at the threads because no bit of the result depends on it (Note [Order of the products]).
-inline Plan plan_tiles(const GemmArgs& g, int64_t max_m, int64_t columns) {
-  int64_t rows = ceil_div(g.m, max_m), cols = ceil_div(g.n, kMaxTileN), team = pb_num_threads();
-  double work = double(g.m) * double(g.n) * double(g.k) * double(g.batch), tasks = 1;
-  if (team > 1 && work >= kThreadWork) {
-    tasks = work / kTaskWork < double(4 * team) ? work / kTaskWork : double(4 * team);
-    if (tasks < 2) tasks = 2;
-  }
-  int64_t cost_a = (g.a_row == 1 ? 1 : 4) * g.m, cost_b = (g.b_col == 1 ? 1 : 4) * g.n;
-  while (double(rows * cols * g.batch) < tasks) {
-    bool can_m = g.m / rows >= 2 * kMaxRows, can_n = g.n / cols >= 2 * columns;
-    if (!can_m && !can_n) break;
-    if (can_m && (!can_n || cost_b * rows <= cost_a * cols))
-      rows *= 2;
-    else
-      cols *= 2;
-  }
-  Plan p{rows, cols, ceil_div(g.m, rows), round_up(ceil_div(g.n, cols), columns), 0};
-  p.rows = ceil_div(g.m, p.tile_m);
-  p.cols = ceil_div(g.n, p.tile_n);
-  p.tasks = p.rows * p.cols * g.batch;
-  return p;
+// Waits until others have counted up to `goal`. They have begun what is waited for: tasks are claimed in order.
+inline void wait_for(const int64_t& counter, int64_t goal) {
+  for (int spins = 0; __atomic_load_n(&counter, __ATOMIC_ACQUIRE) < goal; spins++)
+    if (spins >= 1000) sched_yield();
 }
 
 template <class S, class LoadA, class LoadB, class Store>
 struct Product {
-  using SA = typename LoadA::Source;
-  using SB = typename LoadB::Source;
   static constexpr int64_t kCols = kColumns<S>, kLane = kLanes<S>, kPitch = round_up(kMaxRows, kBlock<S>);
-  static constexpr int64_t kGroup = 4 * kCols;  // columns of b packed together
+  static constexpr int64_t kGroup = piece_strips<S>(kCols);  // strips of b packed together
 
   const GemmArgs& g;
-  Plan plan;
+  LoadA load_a;
+  LoadB load_b;
   Store store;
-  int64_t claimed = 0;
+  Plan plan;
+  S *shared = nullptr, *own = nullptr;     // two panels; the packed blocks of each thread
+  int64_t shared_size = 0, own_size = 0;   // of one
+  int64_t joined = 0, claimed = 0;         // threads, tasks
+  int64_t packed[2] = {}, computed[2] = {};  // pieces and tasks that are done, of even and of odd panels
 
-  // c[m, n] of one task. For each block of k, a is packed whole and b in groups of strips; each strip of b, in the
-  // first-level cache, meets all strips of a. What is used once or twice and lies well is read in place.
-  void block(const SA* a, const SB* b, S* c, int64_t col, int64_t m, int64_t n) const {
-    Strips sa{m, ceil_div(m, kMaxRows), kPitch, 0};
-    bool direct_a = LoadA::direct && g.a_row == 1 && n <= 2 * kCols;
-    bool direct_b = LoadB::direct && g.b_col == 1 && sa.count <= 2 && n % kLane == 0;
-    size_t depth = size_t(g.k < kDepth ? g.k : kDepth) * sizeof(S);
-    auto* pa = direct_a ? nullptr : static_cast<S*>(pb_scratch(kSlotA, size_t(sa.count * kPitch) * depth));
-    auto* pb = direct_b ? nullptr : static_cast<S*>(pb_scratch(kSlotB, size_t(kGroup) * depth));
-    for (int64_t k0 = 0; k0 < g.k; k0 += kDepth) {
-      int64_t k = g.k - k0 < kDepth ? g.k - k0 : kDepth;
-      const SA* ak = a + k0 * g.a_col;
-      if (!direct_a) pack<LoadA>(pa, ak, g.a_row, g.a_col, k, sa);
+  static Strips rows(int64_t i, int64_t m) { return {i, m, kMaxRows, kPitch, true}; }
+  static Strips columns(int64_t j, int64_t n) { return {j, n, kCols, kCols, false}; }
+
+  // A part of c: rows i of a, columns j of b, steps [k0, k1), at most those of one panel.
+  struct Part {
+    int64_t batch, i, m, j, n, k0, k1;
+  };
+  // For each block of k: a is packed whole and b in groups of strips, unless they come packed; each strip of b meets all
+  // strips of a. What is used once or twice and lies well is read in place.
+  void block(const Part& r, const S* packed_a, const S* packed_b, S* space) const {
+    Strips sa = rows(r.i, r.m), sb = columns(r.j, r.n);
+    LoadA a = load_a.batch(r.batch);
+    LoadB b = load_b.batch(r.batch);
+    bool direct_a = false;
+    if constexpr (LoadA::dense) direct_a = !packed_a && a.along_lines() && r.n <= 2 * kCols;
+    S* c = static_cast<S*>(g.c) + r.batch * g.c_batch;
+    for (int64_t k0 = r.k0; k0 < r.k1; k0 += plan.depth) {
+      int64_t k = at_most(plan.depth, r.k1 - k0);
+      const S* pa = packed_a ? packed_a + (k0 - r.k0) * sa.count * kPitch : space;
+      S* pb = space;
+      if (!packed_a && !direct_a) {
+        pack(space, a, k0, k, sa, 0, sa.count);
+        pb += sa.count * kPitch * k;
+      }
       TileArgs<S> t{};
       t.k = k;
       t.a_step = direct_a ? g.a_col : kPitch;
-      t.b_step = direct_b ? g.b_row : kCols;
       t.c_row = g.c_row;
       t.add = g.accumulate || k0 > 0;
-      for (int64_t j = 0; j < n; j += kCols) {
-        const SB* bk = b + k0 * g.b_row + j * g.b_col;
-        if (!direct_b && j % kGroup == 0) {
-          int64_t lines = n - j < kGroup ? n - j : kGroup;
-          pack<LoadB>(pb, bk, g.b_col, g.b_row, k, {lines, ceil_div(lines, kCols), kCols, kCols});
+      for (int64_t s = 0; s < sb.count; s++) {
+        int64_t j = r.j + sb.begin(s);
+        t.width = sb.width(s);
+        t.b = packed_b ? packed_b + ((k0 - r.k0) * sb.count + s * k) * kCols : pb + s % kGroup * k * kCols;
+        t.b_step = kCols;
+        if (plan.direct_b && t.width % kLane == 0) {
+          if constexpr (LoadB::dense) t.b = b.direct(j, k0), t.b_step = g.b_row;
+        } else if (!packed_b && (s % kGroup == 0 || plan.direct_b)) {
+          pack(pb + s % kGroup * k * kCols, b, k0, k, sb, s, plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
         }
-        t.b = direct_b ? reinterpret_cast<const S*>(bk) : pb + j % kGroup * k;
-        t.width = n - j < kCols ? n - j : kCols;
         auto& tiles = kTiles<S>.fn[ceil_div(t.width, kLane) - 1];
-        for (int64_t s = 0; s < sa.count; s++) {
-          int64_t i = sa.begin(s), h = sa.begin(s + 1) - i;
-          t.a = direct_a ? reinterpret_cast<const S*>(ak) + i : pa + s * k * kPitch;
+        for (int64_t q = 0; q < sa.count; q++) {
+          int64_t i = r.i + sa.begin(q), h = sa.width(q);
+          t.a = pa + q * k * kPitch;
+          if constexpr (LoadA::dense)
+            if (direct_a) t.a = a.direct(i, k0);
           t.c = c + i * g.c_row + j;
+          const S* next = packed_b && s + 1 < sb.count ? t.b + k * kCols : t.a + k * kPitch;
+          t.ahead = next + q * k * (64 / int64_t(sizeof(S)));
+          if (q * 64 >= kCols * int64_t(sizeof(S))) t.ahead = t.b;
           tiles[h - 1](t);
-          if (k0 + k == g.k) finish(t.c, g.c_row, h, t.width, col + j, store);
+          if (k0 + k == g.k) finish(t.c, g.c_row, h, t.width, j, store);
         }
       }
     }
   }
 
-  void task(int64_t index) const {
-    int64_t batch = index / (plan.rows * plan.cols), at = index % (plan.rows * plan.cols);
-    int64_t i = at / plan.cols * plan.tile_m, j = at % plan.cols * plan.tile_n;
-    int64_t m = g.m - i < plan.tile_m ? g.m - i : plan.tile_m, n = g.n - j < plan.tile_n ? g.n - j : plan.tile_n;
-    auto* a = static_cast<const SA*>(g.a) + batch * g.a_batch + i * g.a_row;
-    auto* b = static_cast<const SB*>(g.b) + batch * g.b_batch + j * g.b_col;
-    S* c = static_cast<S*>(g.c) + batch * g.c_batch + i * g.c_row + j;
-    if constexpr (LoadA::direct && LoadB::direct) {
-      if (g.m == 1 && (g.b_col == 1 || g.b_row == 1)) {
-        vector_product(a, g.a_col, b, g.b_row, g.b_col, c, n, g.k, g.accumulate);
-        finish(c, g.c_row, 1, n, j, store);
-        return;
-      }
-    }
-    block(a, b, c, j, m, n);
+  // Packing task `piece` of a panel: a few strips of one block of k.
+  template <int64_t kStrips, class Load>
+  void pack_piece(S* to, const Load& load, const Strips& t, int64_t piece, int64_t k0, int64_t k1) const {
+    int64_t groups = ceil_div(plan.strips, kStrips), s = piece % groups * kStrips, at = piece / groups * plan.depth;
+    if (k0 + at >= k1 || s >= t.count) return;
+    int64_t k = at_most(plan.depth, k1 - k0 - at);
+    pack(to + (at * t.count + s * k) * t.pitch, load, k0 + at, k, t, s, at_most(s + kStrips, t.count));
   }
 
-  // Threads take the next task when they are free; who computes a tile does not show in it.
+  // Tasks are numbered panel after panel, and in each the pieces before the parts of c. Two panels are in memory: a piece
+  // waits for the parts that read its memory two panels ago, a part for the pieces of its panel.
+  void task(int64_t index, S* space) {
+    int64_t q = index / (plan.pieces + plan.tasks), at = index % (plan.pieces + plan.tasks), half = q & 1;
+    int64_t first = q / plan.deeps % plan.panels * plan.panel, k0 = q % plan.deeps * plan.deep;
+    Part r{q / plan.deeps / plan.panels, 0, g.m, 0, g.n, k0, at_most(k0 + plan.deep, g.k)};
+    int64_t count = at_most(plan.panel, (plan.by_rows ? g.n : g.m) - first);
+    S* panel = plan.shared ? shared + half * shared_size : nullptr;
+    if (at < plan.pieces) {
+      wait_for(computed[half], q / 2 * plan.tasks);
+      if (plan.by_rows)
+        pack_piece<kGroup>(panel, load_b.batch(r.batch), columns(first, count), at, r.k0, r.k1);
+      else
+        pack_piece<piece_strips<S>(kPitch)>(panel, load_a.batch(r.batch), rows(first, count), at, r.k0, r.k1);
+      __atomic_fetch_add(&packed[half], 1, __ATOMIC_RELEASE);
+      return;
+    }
+    wait_for(packed[half], (q / 2 + 1) * plan.pieces);
+    if (k0 > 0) wait_for(computed[1 - half], (q + 1) / 2 * plan.tasks);  // the sums continue those of the panel before
+    int64_t begin = plan.begin(at - plan.pieces), lines = plan.begin(at - plan.pieces + 1) - begin;
+    if (plan.by_rows) {
+      r.i = begin, r.m = lines;
+      r.j = first, r.n = count;
+      if (lines) block(r, nullptr, panel, space);
+    } else {
+      r.i = first, r.m = count;
+      r.j = begin, r.n = lines;
+      if (lines) block(r, panel, nullptr, space);
+    }
+    __atomic_fetch_add(&computed[half], 1, __ATOMIC_RELEASE);
+  }
+  int64_t all_tasks() const { return g.batch * plan.panels * plan.deeps * (plan.pieces + plan.tasks); }
+
+  // Threads take the next task when they are free; who computes a part does not show in it.
   static void claim(void* self, int64_t, int64_t) {
     auto* p = static_cast<Product*>(self);
-    for (int64_t i; (i = __atomic_fetch_add(&p->claimed, 1, __ATOMIC_RELAXED)) < p->plan.tasks;) p->task(i);
+    S* space = p->own + __atomic_fetch_add(&p->joined, 1, __ATOMIC_RELAXED) * p->own_size;
+    for (int64_t i, n = p->all_tasks(); (i = __atomic_fetch_add(&p->claimed, 1, __ATOMIC_RELAXED)) < n;)
+      p->task(i, space);
   }
+  // All memory is taken here: a thread that failed to get its own would leave others waiting.
   void run() {
-    double work = double(g.m) * double(g.n) * double(g.k) * double(g.batch);
-    int64_t team = work < kThreadWork ? 1 : pb_num_threads();
-    if (team > plan.tasks) team = plan.tasks;
+    int64_t team = products(g) < kThreadWork ? 1 : at_most(pb_num_threads(), g.batch * plan.panels * plan.tasks);
+    int64_t block_a = ceil_div(plan.by_rows ? plan.longest() : g.m, kMaxRows) * kPitch * plan.depth;
+    int64_t group_b = at_most(kGroup, ceil_div(g.n, kCols)) * kCols * plan.depth;
+    own_size = plan.by_rows && plan.shared ? block_a : plan.shared ? group_b : block_a + group_b;
+    own_size = round_up(own_size, 64 / int64_t(sizeof(S)));
+    own = static_cast<S*>(pb_scratch(kSlotOwn, size_t(team * own_size) * sizeof(S)));
+    if (plan.shared) {
+      int64_t halves = at_most(2, g.batch * plan.panels * plan.deeps);
+      shared_size = plan.strips * (plan.by_rows ? kCols : kPitch) * plan.deep;
+      shared = static_cast<S*>(pb_scratch(kSlotShared, size_t(halves * shared_size) * sizeof(S)));
+    }
     if (team > 1)
       pb_parallel_for(team, 1, &claim, this);
     else
-      for (int64_t i = 0; i < plan.tasks; i++) task(i);
+      claim(this, 0, 1);
+  }
+};
+
+// Products with one row: ranges of columns, nothing packed.
+template <class S, class Store>
+struct RowProduct {
+  const GemmArgs& g;
+  const Store& store;
+  int64_t wide, count;  // columns of a task, tasks per product
+
+  static void run(void* self, int64_t begin, int64_t end) {
+    const RowProduct& p = *static_cast<RowProduct*>(self);
+    const GemmArgs& g = p.g;
+    for (int64_t t = begin; t < end; t++) {
+      int64_t batch = t / p.count, j = t % p.count * p.wide, n = at_most(p.wide, g.n - j);
+      S* c = static_cast<S*>(g.c) + batch * g.c_batch + j;
+      vector_product(static_cast<const S*>(g.a) + batch * g.a_batch, g.a_col,
+                     static_cast<const S*>(g.b) + batch * g.b_batch + j * g.b_col, g.b_row, g.b_col, c, n, g.k,
+                     g.accumulate);
+      finish(c, g.c_row, 1, n, j, p.store);
+    }
   }
 };
 
 template <class S, class Store>
 void run_store(const GemmArgs& g, const Store& store) {
-  Plan plan;
-  if (g.m == 1) {
+  if (g.m == 1 && (g.b_col == 1 || g.b_row == 1)) {
     int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
-    plan = {1, ceil_div(g.n, wide), 1, wide, ceil_div(g.n, wide) * g.batch};
-  } else {
-    plan = plan_tiles(g, kBlockABytes / (kDepth * int64_t(sizeof(S))), kColumns<S>);
+    RowProduct<S, Store> rows{g, store, wide, ceil_div(g.n, wide)};
+    int64_t tasks = rows.count * g.batch, grain = products(g) < kThreadWork ? tasks : 1;
+    pb_parallel_for(tasks, grain, &RowProduct<S, Store>::run, &rows);
+    return;
   }
-  Product<S, LoadIdentity<S>, LoadIdentity<S>, Store> p{g, plan, store};
+  LoadDense<S> a{static_cast<const S*>(g.a), g.a_row, g.a_col, g.a_batch};
+  LoadDense<S> b{static_cast<const S*>(g.b), g.b_col, g.b_row, g.b_batch};
+  Product<S, LoadDense<S>, LoadDense<S>, Store> p{g, a, b, store, make_plan<S>(g, true)};
   p.run();
 }
 
@@ -187,7 +204,6 @@ void run_gemm(const GemmArgs& args) {
   GemmArgs g = args;
   if (g.m <= 0 || g.n <= 0 || g.batch <= 0) return;
   if (g.n == 1 && g.m > 1 && g.c_row == 1 && !g.bias) {  // a column is the row of the transposed product
-    g = args;
     g.m = 1, g.n = args.m, g.c_row = args.m;
     g.a = args.b, g.a_row = args.b_col, g.a_col = args.b_row, g.a_batch = args.b_batch;
     g.b = args.a, g.b_row = args.a_col, g.b_col = args.a_row, g.b_batch = args.a_batch;

@@ -1,5 +1,4 @@
-// Packing: a strip of an operand, any strides, becomes `width` neighbouring elements per step of k.
-// A Load policy reads the source; it is the place where stored codes (int8, int4, bf16) become numbers.
+// Packing: a strip of an operand, any strides, becomes neighbouring numbers per step of k.
 #pragma once
 
 namespace pb {
@@ -27,14 +26,37 @@ struct BlockOf<double> {
 template <class S>
 inline constexpr int kBlock = kBlockBytes / int(sizeof(S));
 
+// Note [Load policies]
+// Packing reads an operand through a Load policy only. Lines are what the register tile keeps apart (rows of a, columns
+// of b), steps run along k. A policy offers
+//   batch(b)              the policy of the b-th product
+//   at(line, step)        one number
+//   line(i), step(k)      a cursor along the line or the step; its block(x) is kBlock<S> neighbouring numbers from x on
+//                         and at(x) one number. Asked for only where along_lines() or along_steps() says so
+//   direct(line, step)    where the number lies in memory; only if `dense`, and then the kernel may skip packing
+// A policy for stored codes (bf16, block-wise int8 or int4) has dense = false, keeps its codes and scales, and decodes
+// in block(): a cursor is made once per line and strip, so it is the place to find the line's codes and scales.
 template <class S>
-struct LoadIdentity {
-  using Source = S;
-  static constexpr bool direct = true;  // the kernel may read the source where it lies
-  static S at(const S* p) { return *p; }
-  static typename BlockOf<S>::type block(const S* p) {
-    return *reinterpret_cast<const typename BlockOf<S>::unaligned*>(p);
+struct DenseCursor {
+  const S* p;
+  typename BlockOf<S>::type block(int64_t x) const {
+    return *reinterpret_cast<const typename BlockOf<S>::unaligned*>(p + x);
   }
+  S at(int64_t x) const { return p[x]; }
+  void prefetch(int64_t x) const { __builtin_prefetch(p + x); }
+};
+template <class S>
+struct LoadDense {
+  static constexpr bool dense = true;
+  const S* data;
+  int64_t line_stride, step_stride, batch_stride;
+  LoadDense batch(int64_t b) const { return {data + b * batch_stride, line_stride, step_stride, batch_stride}; }
+  bool along_lines() const { return line_stride == 1; }  // neighbouring lines are neighbours in memory
+  bool along_steps() const { return step_stride == 1; }
+  S at(int64_t i, int64_t k) const { return *direct(i, k); }
+  DenseCursor<S> line(int64_t i) const { return {data + i * line_stride}; }
+  DenseCursor<S> step(int64_t k) const { return {data + k * step_stride}; }
+  const S* direct(int64_t i, int64_t k) const { return data + i * line_stride + k * step_stride; }
 };
 
 template <class S>
@@ -102,58 +124,81 @@ inline void transpose(BlockOf<double>::type (&r)[2]) {
 }
 #endif
 
-// A block of an operand in its packed form: strips of up to `pitch` lines, each with `pitch` elements per step of k.
-// Lines are rows of a or columns of b. A step of 0 means strips of nearly equal width.
+// Lines [first, first + lines) of an operand in packed form: `count` strips of up to `pitch` lines, each with `pitch`
+// numbers per step of k. A step of 0 means strips of nearly equal width.
 struct Strips {
-  int64_t lines, count, pitch, step;
+  int64_t first, lines, count, pitch, step, base, extra;
+  Strips(int64_t first_, int64_t lines_, int64_t most, int64_t pitch_, bool equal)
+      : first(first_),
+        lines(lines_),
+        count((lines_ + most - 1) / most),
+        pitch(pitch_),
+        step(equal ? 0 : most),
+        base(lines_ / count),
+        extra(lines_ % count) {}
   int64_t begin(int64_t s) const {
-    int64_t at = step ? s * step : s * lines / count;
+    int64_t at = step ? s * step : s * base + (s < extra ? s : extra);
     return at < lines ? at : lines;
   }
   int64_t width(int64_t s) const { return begin(s + 1) - begin(s); }
 };
 
-// Neighbours along the lines: each step of k is read in one go and dealt out to the strips. Whole blocks are copied,
-// the last one overlapping its predecessor.
-template <class Load, class S>
-void pack_copy(S* dst, const typename Load::Source* src, int64_t k_step, int64_t k, const Strips& t) {
+// Steps [p, p + steps) of one strip, read along the lines: N whole blocks, and one that overlaps if width asks for it.
+template <int N, class S, class Load>
+void copy_steps(S* to, int64_t pitch, const Load& load, int64_t i, int64_t width, int64_t p, int64_t steps) {
   constexpr int T = kBlock<S>;
-  constexpr int64_t kGroup = 8;  // strips written together
-  for (int64_t s0 = 0; s0 < t.count; s0 += kGroup, dst += kGroup * k * t.pitch) {
-    int64_t n = t.count - s0 < kGroup ? t.count - s0 : kGroup, begin[kGroup + 1];
-    for (int64_t s = 0; s <= n; s++) begin[s] = t.begin(s0 + s);
-    for (int64_t p = 0; p < k; p++)
-      for (int64_t s = 0; s < n; s++) {
-        int64_t width = begin[s + 1] - begin[s];
-        const auto* from = src + p * k_step + begin[s];
-        S* to = dst + (s * k + p) * t.pitch;
-        __builtin_prefetch(from + 8 * k_step);  // rows far apart escape the hardware's prefetcher
-        if (width * int64_t(sizeof(*from)) > 64) __builtin_prefetch(from + 8 * k_step + 64 / sizeof(*from));
-        if (width < T) {
-          for (int64_t i = 0; i < width; i++) to[i] = Load::at(from + i);
-          continue;
-        }
-        for (int64_t i = 0; i + T <= width; i += T) store_block(to + i, Load::block(from + i));
-        if (width % T) store_block(to + width - T, Load::block(from + width - T));
-      }
+  bool rest = width > N * T;
+  for (int64_t end = p + steps; p < end; p++, to += pitch) {
+    auto from = load.step(p);
+    auto ahead = load.step(p + 16);  // rows far apart escape the hardware's prefetcher
+#pragma GCC unroll 4
+    for (int b = 0; b < N; b++) {
+      if (b * kBlockBytes % 64 == 0) ahead.prefetch(i + b * T);
+      store_block(to + b * T, from.block(i + b * T));
+    }
+    if (rest) store_block(to + width - T, from.block(i + width - T));
   }
 }
 
-// Neighbours along k: up to T rows are transposed, two blocks at a time, so that a line of the source is read once.
-// Rows beyond `width` repeat the last one.
-template <class Load, class S>
-void pack_transpose(S* dst, int64_t pitch, const typename Load::Source* src, int64_t row, int64_t width, int64_t k) {
+// Neighbours along the lines. Sixteen steps at a time, so that a line of memory which two strips share is read once.
+template <class S, class Load>
+void pack_copy(S* dst, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
+  constexpr int T = kBlock<S>;
+  for (int64_t p = 0; p < k; p += 16) {
+    int64_t steps = k - p < 16 ? k - p : 16;
+    for (int64_t s = s0; s < s1; s++) {
+      int64_t i = t.first + t.begin(s), width = t.width(s);
+      S* to = dst + ((s - s0) * k + p) * t.pitch;
+      if (width < T && t.begin(s) + T <= t.lines) width = T;  // some lines of the next strip come along
+      switch (width / T) {
+        case 0:
+          for (int64_t q = 0; q < steps; q++)
+            for (int64_t x = 0; x < width; x++) to[q * t.pitch + x] = load.at(i + x, k0 + p + q);
+          break;
+        case 1: copy_steps<1>(to, t.pitch, load, i, width, k0 + p, steps); break;
+        case 2: copy_steps<2>(to, t.pitch, load, i, width, k0 + p, steps); break;
+        case 3: copy_steps<3>(to, t.pitch, load, i, width, k0 + p, steps); break;
+        default: copy_steps<4>(to, t.pitch, load, i, width, k0 + p, steps); break;
+      }
+    }
+  }
+}
+
+// Neighbours along k: up to T lines are transposed, two blocks at a time, so that a line of memory is read once.
+// Lines beyond `width` repeat the last one.
+template <class S, class Load>
+void pack_transpose(S* dst, int64_t pitch, const Load& load, int64_t line, int64_t width, int64_t k0, int64_t k) {
   constexpr int T = kBlock<S>;
   using V = typename BlockOf<S>::type;
-  const typename Load::Source* rows[T];
-  for (int i = 0; i < T; i++) rows[i] = src + (i < width ? i : width - 1) * row;
+  decltype(load.line(0)) rows[T];
+  for (int i = 0; i < T; i++) rows[i] = load.line(line + (i < width ? i : width - 1));
   int64_t p = 0;
   for (; p + 2 * T <= k; p += 2 * T) {
     V r[T], s[T];
 #pragma GCC unroll 8
     for (int i = 0; i < T; i++) {
-      r[i] = Load::block(rows[i] + p);
-      s[i] = Load::block(rows[i] + p + T);
+      r[i] = rows[i].block(k0 + p);
+      s[i] = rows[i].block(k0 + p + T);
     }
     transpose(r);
     transpose(s);
@@ -163,24 +208,23 @@ void pack_transpose(S* dst, int64_t pitch, const typename Load::Source* src, int
     for (int i = 0; i < T; i++) store_block(dst + (p + T + i) * pitch, s[i]);
   }
   for (; p < k; p++)
-    for (int64_t i = 0; i < T; i++) dst[p * pitch + i] = Load::at(rows[i] + p);
+    for (int64_t i = 0; i < T; i++) dst[p * pitch + i] = rows[i].at(k0 + p);
 }
 
-// Strip s, step p, line i of it: dst[(s * k + p) * pitch + i] = src[(begin(s) + i) * row + p * k_step]. pitch is a
-// multiple of the block. What lies between a strip's width and its pitch are numbers of no meaning to anybody.
-template <class Load, class S>
-void pack(S* dst, const typename Load::Source* src, int64_t row, int64_t k_step, int64_t k, const Strips& t) {
+// Strips [s0, s1) of steps [k0, k0 + k): number i of strip s at step p goes to dst[((s - s0) * k + p) * pitch + i].
+// pitch is a multiple of the block. What lies between a strip's width and its pitch are numbers of no meaning.
+template <class S, class Load>
+void pack(S* dst, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
   constexpr int T = kBlock<S>;
-  if (row == 1) return pack_copy<Load>(dst, src, k_step, k, t);
-  for (int64_t s = 0; s < t.count; s++, dst += k * t.pitch) {
-    int64_t width = t.width(s);
-    const auto* from = src + t.begin(s) * row;
-    if (k_step == 1)
-      for (int64_t i = 0; i < width; i += T)
-        pack_transpose<Load>(dst + i, t.pitch, from + i * row, row, width - i < T ? width - i : T, k);
+  if (load.along_lines()) return pack_copy(dst, load, k0, k, t, s0, s1);
+  for (int64_t s = s0; s < s1; s++, dst += k * t.pitch) {
+    int64_t width = t.width(s), i = t.first + t.begin(s);
+    if (load.along_steps())
+      for (int64_t x = 0; x < width; x += T)
+        pack_transpose(dst + x, t.pitch, load, i + x, width - x < T ? width - x : T, k0, k);
     else
       for (int64_t p = 0; p < k; p++)
-        for (int64_t i = 0; i < width; i++) dst[p * t.pitch + i] = Load::at(from + i * row + p * k_step);
+        for (int64_t x = 0; x < width; x++) dst[p * t.pitch + x] = load.at(i + x, k0 + p);
   }
 }
 

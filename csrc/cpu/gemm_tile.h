@@ -40,7 +40,7 @@ void store_vector(S* p, typename VectorOf<S>::type v) {
 }
 
 // a: R elements per step of k, b: NV vectors per step. `width` columns of c are written, added to what is there if
-// `add`.
+// `add`. One line of memory from `ahead` on is fetched per step: what a later tile reads.
 template <class S>
 struct TileArgs {
   const S* a;
@@ -52,6 +52,7 @@ struct TileArgs {
   int64_t c_row;
   int64_t width;
   bool add;
+  const S* ahead;
 };
 
 template <class S, int R, int NV>
@@ -66,7 +67,7 @@ void tile(const TileArgs<S>& t) {
       acc[i][j] = V{};
       __builtin_prefetch(t.c + i * t.c_row + j * L, 1);
     }
-  const S *a = t.a, *b = t.b;
+  const S *a = t.a, *b = t.b, *ahead = t.ahead;
   for (int64_t p = t.k; p > 0; p--) {
     V row[NV];
 #pragma GCC unroll 4
@@ -77,6 +78,8 @@ void tile(const TileArgs<S>& t) {
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) acc[i][j] += x * row[j];
     }
+    __builtin_prefetch(ahead, 0, 2);
+    ahead += 64 / sizeof(S);
     a += t.a_step;
     b += t.b_step;
   }

@@ -1,11 +1,12 @@
 // Products with one row: c[n] = a[k] b[k, n]. Memory bound, so b is read where it lies and nothing is packed.
 #pragma once
+#include "cpu/gemm_plan.h"
 #include "cpu/gemm_tile.h"
 
 namespace pb {
 
-inline constexpr int64_t kDepth = 256;  // products summed before the sum meets c
-inline constexpr int kWide = 8;         // vectors of c in registers
+inline constexpr int64_t kVectorWork = 1 << 16;  // products worth a task of their own
+inline constexpr int kWide = 8;                  // vectors of c in registers
 inline constexpr int kSlotRow = 4;
 template <class S>
 inline constexpr int64_t kVectorColumns = 128;
@@ -31,8 +32,8 @@ template <class S>
 void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int64_t n, int64_t k, bool add) {
   using V = typename VectorOf<S>::type;
   constexpr int L = kLanes<S>;
-  for (int64_t k0 = 0; k0 < k; k0 += kDepth) {
-    int64_t end = k - k0 < kDepth ? k : k0 + kDepth, j = 0;
+  for (int64_t k0 = 0, depth = block_depth(k); k0 < k; k0 += depth) {
+    int64_t end = at_most(k, k0 + depth), j = 0;
     bool adds = add || k0 > 0;
     for (; j + kWide * L <= n; j += kWide * L) {
       V acc[kWide];

@@ -1,5 +1,6 @@
 // The optimizer loops of one ISA level, written once for all rules. The compiler vectorises them: V is float or double.
 #pragma once
+#include "cpu/optim_formats.h"
 #include "cpu/optim_table.h"
 #include "optim/rules.h"
 #include "value/philox.h"
@@ -204,6 +205,7 @@ constexpr OptimKernels kOptimTable = {{&measure_kernel<float>, &measure_kernel<d
                                       {&clamp_kernel<float>, &clamp_kernel<double>},
                                       {&normal_kernel<float>, &normal_kernel<double>},
                                       {&prox_kernel<float>, &prox_kernel<double>},
-                                      kRuleTable.row};
+                                      kRuleTable.row,
+                                      &kFormatKernels};
 
 }  // namespace pb::optim

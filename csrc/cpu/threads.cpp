@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
@@ -52,6 +53,36 @@ std::atomic<int>& threads() {
 
 thread_local bool inside = false;  // a nested region runs on its own thread
 
+// ---- the interpreter lock
+
+LockHooks hooks{};
+thread_local int keep_lock = 0;
+
+class Unlocked {
+ public:
+  void now() {
+    if (!held_ && hooks.release && !keep_lock && !inside) held_ = hooks.release();
+  }
+  ~Unlocked() {
+    if (held_) hooks.acquire(held_);
+  }
+
+ private:
+  void* held_ = nullptr;
+};
+
+// Runs the first piece and gives up the lock when the other pieces will take long.
+class Probe {
+ public:
+  void after_first(int64_t others, Unlocked& lock) const {
+    auto took = std::chrono::steady_clock::now() - start_;
+    if (took * others > std::chrono::microseconds(100)) lock.now();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 // Note [Claimed pieces]
 // The range is cut into pieces and every thread, the caller first, claims the next one. The caller waits only for
 // pieces that somebody has begun: a worker that sleeps or lost its core costs nothing, where a team with a barrier
@@ -62,7 +93,7 @@ thread_local bool inside = false;  // a nested region runs on its own thread
 // either finds nothing or belongs to the new job.
 class Pool {
  public:
-  void run(int64_t n, int64_t pieces, int team, void (*body)(void*, int64_t, int64_t), void* ctx) {
+  void run(int64_t n, int64_t pieces, int team, void (*body)(void*, int64_t, int64_t), void* ctx, Unlocked& lock) {
     grow(team - 1);
     body_ = body;
     ctx_ = ctx;
@@ -75,6 +106,8 @@ class Pool {
       std::lock_guard<std::mutex> guard(lock_);
       wake_.notify_all();
     }
+    Probe probe;
+    if (claim()) probe.after_first((pieces + team - 1) / team, lock);
     while (claim()) {
     }
     for (int spins = 0; done_.load(std::memory_order_acquire) < pieces; spins++)
@@ -177,6 +210,19 @@ void set_num_threads(int n) {
 }
 int get_num_threads() { return threads(); }
 
+void set_lock_hooks(const LockHooks& h) { hooks = h; }
+void poll_interrupt() {
+  if (hooks.poll) hooks.poll();
+}
+KeepLock::KeepLock() { keep_lock++; }
+KeepLock::~KeepLock() { keep_lock--; }
+LongKernel::LongKernel(double nanoseconds) {
+  if (nanoseconds > 1e5 && hooks.release && !keep_lock && !inside) held_ = hooks.release();
+}
+LongKernel::~LongKernel() {
+  if (held_) hooks.acquire(held_);
+}
+
 }  // namespace pb
 
 extern "C" {
@@ -188,15 +234,23 @@ void pb_parallel_for(int64_t n, int64_t grain, void (*body)(void*, int64_t, int6
   int64_t pieces = grain > 0 ? (n + grain - 1) / grain : n;
   int team = pb_num_threads();
   if (pieces < team) team = int(pieces);
+  pb::Unlocked lock;  // taken again after the pool is free for others
   if (team > 1) {
     pb::Pool& pool = pb::the_pool();
     if (pool.busy.try_lock()) {
       std::lock_guard<std::mutex> guard(pool.busy, std::adopt_lock);
-      pool.run(n, pieces < 4 * team ? pieces : 4 * team, team, body, ctx);
+      pool.run(n, pieces < 4 * team ? pieces : 4 * team, team, body, ctx, lock);
       return;
     }
   }
-  body(ctx, 0, n);
+  int64_t first = 0;
+  if (pieces > 1 && !pb::inside) {
+    pb::Probe probe;
+    first = n / pieces;
+    body(ctx, 0, first);
+    probe.after_first(pieces - 1, lock);
+  }
+  body(ctx, first, n);
 }
 
 void* pb_scratch(int slot, size_t bytes) {

@@ -8,6 +8,7 @@
 #include "families/reduce.h"
 #include "families/row.h"
 #include "families/view.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -142,6 +143,7 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const AttentionOptions& o) {
+  Profiled scope("scaled_dot_product_attention");
   check(q, k, v, mask);
   int64_t keys = k.shape()[k.ndim() - 2], width = q.shape().back();
   if (!(o.dropout >= 0 && o.dropout < 1))

@@ -5,6 +5,7 @@
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -210,6 +211,7 @@ Tensor conv2d_weight_grad(const Tensor& x0, const Tensor& g0, const ConvOptions&
 }
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& o) {
+  Profiled scope("conv2d");
   const char* op = "conv2d";
   check_options(op, o);
   check_tensors(op, x, w, bias, o.groups, w.ndim() ? w.shape()[0] : 0);
@@ -236,6 +238,7 @@ Tensor conv1d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOp
 
 Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvOptions& o,
                         Pair output_padding) {
+  Profiled scope("conv_transpose2d");
   const char* op = "conv_transpose2d";
   check_options(op, o);
   int64_t outputs = w.ndim() == 4 ? w.shape()[1] * o.groups : 0;

@@ -6,6 +6,7 @@
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
+#include "tensor/profile.h"
 #include "value/tensor_value.h"
 
 namespace pb {
@@ -249,6 +250,7 @@ Term drop_ones(const Term& term, const std::map<int, int64_t>& sizes) {
 }  // namespace
 
 Tensor einsum(std::string_view text, std::span<const Tensor> operands) {
+  Profiled scope("einsum");
   Subscripts s = parse(text);
   if (s.in.size() != operands.size())
     bad(text, std::to_string(operands.size()) + " operands for " + std::to_string(s.in.size()) + " terms",

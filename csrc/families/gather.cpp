@@ -8,6 +8,7 @@
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -192,6 +193,7 @@ Tensor add_rows(const Tensor& values, const Tensor& index, int axis, int64_t n) 
 }
 
 Tensor take(const Tensor& x, const Tensor& indices, int64_t axis) {
+  Profiled scope("take");
   int a = normalize_axis(axis, x.ndim(), "take");
   return take_rows(x, index_rows(indices, x.shape()[a], a, "take"), a);
 }
@@ -356,6 +358,7 @@ Shape common_but(const Shape& a, const Shape& b, int axis, int64_t own, const ch
 }  // namespace
 
 Tensor take_along_axis(const Tensor& x, const Tensor& indices, int64_t axis) {
+  Profiled scope("take_along_axis");
   check_same_ndim(x, indices, "take_along_axis");
   int a = normalize_axis(axis, x.ndim(), "take_along_axis");
   int64_t n = x.shape()[a], m = indices.shape()[a];
@@ -365,6 +368,7 @@ Tensor take_along_axis(const Tensor& x, const Tensor& indices, int64_t axis) {
 }
 
 Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values, int64_t axis) {
+  Profiled scope("scatter_add");
   check_same_ndim(x, indices, "scatter_add");
   int a = normalize_axis(axis, x.ndim(), "scatter_add");
   int64_t n = x.shape()[a], m = indices.shape()[a];
@@ -432,6 +436,7 @@ Tensor concat_same(const std::vector<Tensor>& parts, int axis, const Shape& shap
 }  // namespace
 
 Tensor concat(const std::vector<Tensor>& parts, int64_t axis) {
+  Profiled scope("concat");
   if (parts.empty()) fail<ValueError>("concat", "there is nothing to join", "pass at least one tensor");
   if (parts[0].ndim() == 0)
     fail<ShapeError>("concat", "0-d tensors have no axis to join along", "use pb.stack", parts[0]);
@@ -454,6 +459,7 @@ Tensor concat(const std::vector<Tensor>& parts, int64_t axis) {
 }
 
 Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value) {
+  Profiled scope("pad");
   if (int(widths.size()) != x.ndim())
     fail<ShapeError>("pad",
                      std::to_string(widths.size()) + " pairs of widths for " + std::to_string(x.ndim()) + " axes",
@@ -483,6 +489,7 @@ Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widt
 }
 
 Tensor tile(const Tensor& x, const Dims& times) {
+  Profiled scope("tile");
   int n = std::max(x.ndim(), times.size());
   Shape split, wide, whole;
   for (int i = 0; i < n; i++) {
@@ -503,6 +510,7 @@ Tensor tile(const Tensor& x, const Dims& times) {
 }
 
 Tensor roll(const Tensor& x, int64_t shift, int axis) {
+  Profiled scope("roll");
   int64_t n = x.shape()[axis];
   int64_t k = n ? ((shift % n) + n) % n : 0;
   if (k == 0) return with_copy(x);

@@ -2,14 +2,17 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/gemm_table.h"
+#include "cpu/threads.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
 void gemm(Compute compute, const GemmArgs& args) {
   static const auto& kernels = *static_cast<const GemmKernels*>(isa_table("gemm"));
+  LongKernel unlocked(0.02 * double(args.m) * double(args.n) * double(args.k) * double(args.batch));  // 100 GFLOP/s
   kernels.run[int(compute)](args);
 }
 
@@ -174,6 +177,7 @@ Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
+  Profiled scope("matmul");
   if (a.ndim() == 0 || b.ndim() == 0)
     fail<ShapeError>("matmul", "a 0-d operand has no axis to sum over", "scale by a number with *", a, b);
   int64_t inner = b.shape()[b.ndim() > 1 ? b.ndim() - 2 : 0];
@@ -198,6 +202,7 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
 }
 
 Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
+  Profiled scope("linear");
   if (weight0.ndim() != 2) fail<ShapeError>("linear", "the weight must be 2-d, (out, in)", "reshape it", weight0);
   if (x0.ndim() == 0 || x0.shape().back() != weight0.shape()[1])
     fail<ShapeError>("linear", "inner sizes differ: the last axis of x must be the weight's second",
@@ -263,6 +268,7 @@ Tensor tensordot(const Tensor& a, const Tensor& b, const Dims& axes_a, const Dim
 }
 
 Tensor vecdot(const Tensor& a, const Tensor& b, int64_t axis) {
+  Profiled scope("vecdot");
   int n = a.ndim() > b.ndim() ? a.ndim() : b.ndim();
   if (a.ndim() == 0 || b.ndim() == 0)
     fail<ShapeError>("vecdot", "a 0-d operand has no axis to sum over", "scale by a number with *", a, b);

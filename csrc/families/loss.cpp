@@ -2,6 +2,7 @@
 #include "families/gather.h"
 #include "families/row.h"
 #include "families/row_call.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -176,6 +177,7 @@ Prepared prepare(const char* op, const Tensor& input, const Tensor& target, cons
 }  // namespace
 
 Tensor cross_entropy(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
+  Profiled scope("cross_entropy");
   const char* op = "cross_entropy";
   if (!(o.smoothing >= 0 && o.smoothing <= 1))
     fail<ValueError>(op, "label_smoothing must be in [0, 1], got " + std::to_string(o.smoothing),
@@ -189,6 +191,7 @@ Tensor cross_entropy(const Tensor& input, const Tensor& target, const Tensor& we
 }
 
 Tensor nll(const Tensor& input, const Tensor& target, const Tensor& weight, const Options& o) {
+  Profiled scope("nll");
   const char* op = "nll";
   Prepared p = prepare(op, input, target, weight, o);
   if (!p.integer)

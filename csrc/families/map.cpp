@@ -6,6 +6,7 @@
 #include "families/map_driver.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -352,6 +353,7 @@ const double* params_or_defaults(const MapOp& op, const double* params, double* 
 }  // namespace
 
 Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params, Generator* rng) {
+  Profiled scope(op.name.data());
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
   Typing t = typing_of(op, in);
@@ -375,6 +377,7 @@ Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* param
 }
 
 void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor> in, const double* params) {
+  Profiled scope(op.name.data());
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
   check_writable(target, op.name.data());
@@ -416,6 +419,7 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
 }
 
 Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng) {
+  Profiled scope(op.name.data());
   if (!is_float(dtype))
     fail<DTypeError>(op.name, std::string("draws are floating, got dtype ") + dtype_name(dtype),
                      "use randint, or cast the result");

@@ -1,6 +1,7 @@
 // Layer, root-mean-square, group and batch normalisation.
 #include "families/row.h"
 #include "families/row_call.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -124,6 +125,7 @@ Tensor merged(const Tensor& x, int axes) {
 }  // namespace
 
 Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, const Dims& axes, double eps) {
+  Profiled scope("layer_norm");
   Shape shape = normal_shape(input, axes, "layer_norm");
   check_parameter(weight, shape, "layer_norm", "weight");
   check_parameter(bias, shape, "layer_norm", "bias");
@@ -133,6 +135,7 @@ Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
 }
 
 Tensor rms_norm(const Tensor& input, const Tensor& weight, const Dims& axes, double eps) {
+  Profiled scope("rms_norm");
   Shape shape = normal_shape(input, axes, "rms_norm");
   check_parameter(weight, shape, "rms_norm", "weight");
   Typed t = typed(input, weight, {}, "rms_norm");
@@ -260,6 +263,7 @@ Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
 }  // namespace
 
 Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  Profiled scope("group_norm");
   check_channels(input, "group_norm");
   int64_t channels = input.shape()[1];
   if (groups < 1 || channels % groups)
@@ -344,6 +348,7 @@ Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, doubl
 
 Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
                   const Tensor& bias, bool training, double momentum, double eps) {
+  Profiled scope("batch_norm");
   const char* op = "batch_norm";
   check_channels(input, op);
   Shape shape{input.shape()[1]};

@@ -7,6 +7,7 @@
 #include "cpu/pool_table.h"
 #include "families/map.h"
 #include "families/view.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -166,6 +167,7 @@ Tensor mean_pull(const char* op, const Tensor& g, const WindowsPtr& w) {
 }  // namespace
 
 Tensor max_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
+  Profiled scope("max_pool2d");
   check_windows("max_pool2d", x, size, stride, padding);
   PoolShape s = pool_shape(x.shape(), size, stride, padding);
   bool keeps = any_wants(x) || has_tangent(x);
@@ -188,6 +190,7 @@ Tensor max_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
 }
 
 Tensor avg_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
+  Profiled scope("avg_pool2d");
   check_windows("avg_pool2d", x, size, stride, padding);
   PoolShape s = pool_shape(x.shape(), size, stride, padding);
   auto clamp = [](int64_t v, int64_t n) { return v < 0 ? 0 : v > n ? n : v; };
@@ -201,6 +204,7 @@ Tensor avg_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
 }
 
 Tensor adaptive_avg_pool2d(const Tensor& x, Pair size) {
+  Profiled scope("adaptive_avg_pool2d");
   const char* op = "adaptive_avg_pool2d";
   check_input(op, x);
   int64_t h = height(x.shape()), wide = x.shape().back();

@@ -7,6 +7,7 @@
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/reductions.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -122,6 +123,7 @@ Tensor shared<Tensor>(const Tensor& g, const Tensor& w) {
 }
 
 Tensor reduce_call(const ReduceOp& op, const Tensor& x, const Dims& axes, bool keepdims, bool all) {
+  Profiled scope(op.name.data());
   Split s = split_of(x, all ? all_axes(x) : axes, keepdims, op.name.data());
   Tensor out = run(op, x, s, reduce_dtype(op, x.dtype()));
   if (!is_float(x.dtype()) || op.mask) return out;

@@ -1,6 +1,7 @@
 #include "families/row.h"
 
 #include "families/row_call.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -23,6 +24,7 @@ Tensor softmax_like(const Tensor& x) {
 
 template <class Op, class Pull>
 Tensor softmax_call(const Tensor& input, int64_t axis) {
+  Profiled scope(Op::name.data());
   Tensor x = as_float(input);
   DType result = x.dtype();
   Tensor wide = cast(x, row_compute(result));

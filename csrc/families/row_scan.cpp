@@ -6,6 +6,7 @@
 #include "families/gather.h"
 #include "families/row.h"
 #include "families/row_call.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -74,6 +75,7 @@ Tensor running_sum(const Tensor& x, int axis, bool initial) {
 }  // namespace
 
 Tensor cumulative_sum(const Tensor& input, const int64_t* axis, bool initial) {
+  Profiled scope("cumulative_sum");
   Tensor x = strong(input);
   if (!is_float(x.dtype())) x = cast(x, category(x.dtype()) == Category::Unsigned ? DType::U64 : DType::I64);
   if (x.ndim() == 0) x = reshape(x, {1});
@@ -158,11 +160,13 @@ Tensor at_indices(const Tensor& x, const Tensor& indices, int64_t axis) {
 }  // namespace
 
 Tensor argsort(const Tensor& input, int64_t axis, bool descending) {
+  Profiled scope("argsort");
   Tensor x = detach(strong(input));
   return on_last_axis(x, axis, "argsort", [&](const Tensor& t) { return order(t, t.shape().back(), descending); });
 }
 
 Tensor sort(const Tensor& input, int64_t axis, bool descending) {
+  Profiled scope("sort");
   Tensor x = strong(input);
   if (x.ndim() == 0)
     normalize_axis(axis, 1, "sort");
@@ -172,6 +176,7 @@ Tensor sort(const Tensor& input, int64_t axis, bool descending) {
 }
 
 std::pair<Tensor, Tensor> topk(const Tensor& input, int64_t k, int64_t axis) {
+  Profiled scope("topk");
   Tensor x = strong(input);
   int a = normalize_axis(axis, std::max(1, x.ndim()), "topk");
   int64_t n = x.ndim() ? x.shape()[a] : 1;

@@ -2,6 +2,7 @@
 
 #include "families/map.h"
 #include "families/reduce.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -331,6 +332,7 @@ Tensor select(const Tensor& t, int axis, int64_t index) {
 // ---- copies and casts
 
 Tensor with_copy(const Tensor& t) {
+  Profiled scope("copy");
   Tensor out = clone(t);
   out->weak = t.weak();
   record("copy", {t}, out, [](const PullArgs& a) { a.gin[0] = a.g[0]; });

@@ -106,8 +106,8 @@ PB_FUNCTION(Atan, "atan", "Inverse tangent.", -4, 4, atan(x), g / (V(1) + x * x)
 PB_FUNCTION(Erf, "erf", "Error function.", -3, 3, erf(x), g* V(1.128379167095512573896) * exp(-(x * x)))
 PB_FUNCTION(Erfc, "erfc", "1 - erf(x), exact in the tail.", -3, 4, erfc(x),
             g* V(-1.128379167095512573896) * exp(-(x * x)))
-PB_FUNCTION(Mills, "_mills", "Mills' ratio (1 - cdf(x)) / density(x) of the normal distribution, x >= 0.", 0, 6,
-            mills(x), g*(x* mills(x) - V(1)))
+PB_FUNCTION(NormalCdf, "_normal_cdf", "The normal distribution function, (1 + erf(x / sqrt(2))) / 2.", -6, 6,
+            normal_cdf(x), g* V(0.398942280401432677940) * exp(V(-0.5) * x * x))
 
 PB_STEP(Floor, "floor", "The largest integer not above x.", floor(x))
 PB_STEP(Ceil, "ceil", "The smallest integer not below x.", ceil(x))

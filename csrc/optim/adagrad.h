@@ -14,6 +14,7 @@ struct RMSpropOf {
                                         {"eps", 1e-8, Range::NonNegative},
                                         {"momentum", 0.0, Range::NonNegative}};
   static constexpr int kMean = 1, kBuffer = 1 + Centered, kCount = 1 + Centered + Momentum;
+  static constexpr unsigned exact = Centered ? 0b11 : 0;
   template <class S>
   struct Hyper {
     S lr, alpha, eps, momentum;

@@ -16,7 +16,8 @@ struct ADoGOf {
   static constexpr HyperInfo hyper[] = {
       learning_rate(1.0), {"reps_rel", 1e-6, Range::NonNegative}, {"eps", 1e-8, Range::NonNegative}};
   static constexpr std::string_view scalars[] = {"distance", "distance_sum", "grad_squares"};
-  static constexpr int sums = 4;
+  static constexpr int sums = 4, degrees[] = {2, 0, 1, 0};
+  static constexpr unsigned exact = 0b1111;
   static constexpr Scope scope = Scope::Model;
   template <class S>
   struct Hyper {

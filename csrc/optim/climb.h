@@ -9,6 +9,7 @@ struct Climb {
   static constexpr std::string_view name = "_climb", doc = "p + rho g.";
   static constexpr HyperInfo hyper[] = {{"rho", 0.05, Range::Any}};
   static constexpr std::string_view slots[] = {"origin"};
+  static constexpr unsigned exact = 0b1;
   template <class S>
   struct Hyper {
     S rho;
@@ -31,7 +32,7 @@ PB_OPTIMIZER(Climb)
 
 struct ClimbSharp : Climb {
   static constexpr std::string_view name = "_climb_sam", doc = "p + rho g / (|g| + 1e-12).";
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, degrees[] = {2};
   static constexpr Scope scope = Scope::Model;
   template <Value V>
   PB_FN static Slots<V, 1> measure(V, V g, const Slots<V, 1>&, const Step<V>&) {

@@ -14,6 +14,8 @@ struct DoGBase {
       learning_rate(1.0), {"reps_rel", 1e-6, Range::NonNegative}, {"eps", 1e-8, Range::NonNegative}};
   static constexpr std::string_view scalars[] = {"distance", "grad_squares"};
   static constexpr int displacement = 1, sums = 3;
+  static constexpr unsigned exact = 0b111;
+  static constexpr int degrees[] = {2, 0, 0};
   static constexpr Scope scope = Over;
   template <class S>
   struct Hyper {
@@ -75,8 +77,8 @@ PB_DOG(LDoG, "ldog", LDoGOf)
 
 // Tamed: G is enlarged so far that the iterates provably stay bounded. L is the largest gradient norm so far;
 // G' = 8^4 h^2 ln+(1 + t L^2 / L_1^2)^2 (G_{t-1} + 16 L^2), with h = log(60 log(6 t) / delta) and ln+(x) = 1 + ln x.
-// h is squared because the proof needs both the sum of squares of the noise terms eta <noise, x - x*> to be of the order
-// of 1/h and the largest of them to be of the order of 1/h, in units of the squared distance.
+// h is squared because the proof needs both the sum of squares of the noise terms eta <noise, x - x*> to be of the
+// order of 1/h and the largest of them to be of the order of 1/h, in units of the squared distance.
 template <bool Averaged>
 struct TDoGOf : DoGBase<Scope::Model, Averaged> {
   static constexpr std::string_view doc = "DoG with a larger G, which keeps the iterates bounded.";
@@ -129,6 +131,7 @@ struct Prodigy {
                                         {"growth_rate", 1e300, Range::NonNegative}};
   static constexpr std::string_view slots[] = {"exp_avg", "exp_avg_sq", "s", "start", "displacement"};
   static constexpr std::string_view scalars[] = {"d", "d_max", "d_numerator"};
+  static constexpr unsigned exact = 0b11000;
   static constexpr int sums = 2;
   static constexpr Scope scope = Scope::Model;
   template <class S>

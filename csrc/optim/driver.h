@@ -2,26 +2,36 @@
 //
 // Note [The table of a step]
 // Tensors are cut into chunks of at most kChunk elements; the table of tensors and chunks persists and is rebuilt only
-// when a parameter, its memory or its rule changes. A step is at most three parallel passes over it: `measure` (only
-// for clip_norm and scale: reads g), `sum` (only for rules that need sums over whole tensors) and `update` (reads p, g,
-// states; writes p, states). Chunks and the sums over them depend on shapes alone, and the sums of tensors are added in
-// sorted order, so that the bits of a result depend neither on the number of threads nor on the grouping. A step
-// allocates nothing once its states exist.
+// when a parameter, its memory or its rule changes. A step is at most two parallel passes over it: `read` (for
+// clip_norm, scale and rules that need sums over whole tensors: reads g, and what the sums are of) and `update` (reads
+// p, g, states; writes p, states). The sums are formed as if clip_norm did not bite; where it does, and the sums are
+// not homogeneous in g, they are formed once more. Chunks and the sums over them depend on shapes alone, and the sums
+// of tensors are added in sorted order, so that the bits of a result depend neither on the number of threads nor on the
+// grouping. A step allocates nothing once its states exist.
+//
+// Note [Tiles]
+// A pass goes through a chunk in tiles of kTile elements. What lies in memory contiguous and in the compute type is
+// used where it is; everything else (16-bit and strided tensors, narrow states) is read into a tile that stays in L1
+// and written back from there.
 #pragma once
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "cpu/optim_table.h"
+#include "optim/formats.h"
 #include "optim/registry.h"
 
 namespace pb::optim {
+
+inline constexpr int64_t kChunk = 16384;  // elements that one thread takes at once: 64 KiB a float32 stream
 
 // What one parameter keeps between steps.
 struct State {
   Tensor param;
   int64_t t = 0;  // steps taken
-  Tensor slots[kMaxSlots];
+  Slot slots[kMaxSlots];
+  Tensor rest;  // of the rounding: compensation or master copy
   double scalars[kMaxScalars] = {};
 };
 
@@ -35,6 +45,15 @@ struct StepOptions {
 // min(1, a / |p|) and max(0, 1 - lr a / |p|).
 enum class Prox : uint8_t { None, Threshold, Box, Ball, Shrink };
 
+struct GroupOptions {
+  double weight_decay = 0;
+  bool decoupled = false;
+  Prox prox = Prox::None;
+  double a = 0, b = 0;  // of prox
+  Format state = Format::Exact;
+  Rounding rounding = Rounding::Nearest;
+};
+
 struct StepResult {
   double norm = 0;       // of the gradients divided by scale, before clipping; only with `measure`
   bool skipped = false;  // a gradient was not finite: nothing changed
@@ -45,8 +64,7 @@ class Driver {
   // A step: begin, then for each group `group` and its tensors in order, then prepare, execute, commit.
   // An undefined g leaves p as it is. With an origin the step starts from its values and still writes p.
   void begin();
-  void group(const RuleRow& rule, const double* hyper, double weight_decay, bool decoupled, Prox prox = Prox::None,
-             double a = 0, double b = 0);
+  void group(const RuleRow& rule, const double* hyper, const GroupOptions& options);
   void add(const Tensor& p, const Tensor& g, const Tensor& origin = Tensor());
   void prepare(const StepOptions& options);
   void execute();  // touches no handle: may run without the interpreter lock
@@ -68,8 +86,15 @@ class Driver {
     Decay mode;
     Prox prox;
     double a, b;  // of prox; a times lr where the step size matters
+    Format state;
+    Rounding rounding;
     int64_t t;    // of the last prepared Step
     size_t step;  // its place in steps_
+  };
+  struct Memory {  // of one slot
+    void* data;
+    float* scales;
+    Format format;
   };
   struct Entry {
     Tensor p, g, origin;
@@ -79,10 +104,12 @@ class Driver {
     int64_t n;
     DType compute;
     bool direct_p, direct_g, active;
+    bool summed;  // no further pass for the sums
     size_t group, step;
     size_t chunk;  // the first
     size_t chunks;
-    void* slots[kMaxSlots];
+    Memory slots[kMaxSlots];
+    Rounding rounding;            // in effect for this type
     double scalars[kMaxScalars];  // those of the state, moved on; written back by commit
     double sums[kMaxSums];
   };
@@ -98,10 +125,17 @@ class Driver {
   bool same(const Entry& e, const Tensor& p) const;
   void rebuild();
   void prepare_entry(Entry& e);
-  double measure();
-  void measure_chunk(size_t c);
-  void add_sums();
+  void prepare_memory(Entry& e);
+  double norm();
+  void read_chunk(size_t c);
   void sum_chunk(size_t c);
+  bool adjust_sums(double factor);
+  void add_sums();
+  void* load_parameter(const Entry& e, int64_t begin, int64_t n) const;
+  void store_parameter(const Entry& e, int64_t begin, int64_t n, void* p, uint32_t stream) const;
+  void* load_slot(const Entry& e, int j, int64_t begin, int64_t n) const;
+  void store_slot(const Entry& e, int j, int64_t begin, int64_t n, void* tile) const;
+  void* load_gradient(const Entry& e, int64_t begin, int64_t n) const;
   template <class F>
   void visit(const Chunk& k, const Entry& e, bool write, F f);
   void update_chunk(size_t c);

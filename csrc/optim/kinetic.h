@@ -62,7 +62,7 @@ struct Gravity {
   static constexpr HyperInfo hyper[] = {
       learning_rate(0.1), {"beta", 0.9, Range::Unit}, {"t0", 0.0, Range::NonNegative}};
   static constexpr std::string_view slots[] = {"velocity"};
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, degrees[] = {1};
   static constexpr Scope scope = Scope::Tensor;
   static constexpr bool largest = true;
   template <class S>

@@ -9,7 +9,7 @@ struct AdagradNorm {
   static constexpr std::string_view name = "adagrad_norm", doc = "p - lr g / sqrt(b0^2 + sum |g|^2).";
   static constexpr HyperInfo hyper[] = {learning_rate(1e-2), {"b0", 1e-2, Range::NonNegative}};
   static constexpr std::string_view scalars[] = {"sum"};
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, degrees[] = {2};
   static constexpr Scope scope = Scope::Model;
   template <class S>
   struct Hyper {
@@ -43,7 +43,7 @@ PB_OPTIMIZER(AdagradNorm)
 struct NormalizedGD {
   static constexpr std::string_view name = "normalized_gd", doc = "p - lr g / |g|^beta.";
   static constexpr HyperInfo hyper[] = {learning_rate(1e-3), {"beta", 1.0, Range::NonNegative}};
-  static constexpr int sums = 1;
+  static constexpr int sums = 1, degrees[] = {2};
   static constexpr Scope scope = Scope::Model;
   template <class S>
   struct Hyper {
@@ -128,8 +128,8 @@ struct Lamb {
 PB_OPTIMIZER(Lamb)
 
 // w accumulates; p is w one step further along a guess of the next gradient. No correction and no eps: the maximum
-// starts at v0. Slots theta, v, the maximum, w, the guess: 48 bytes per float32 parameter where the guess is the present
-// gradient. A guess that is given from outside waits in a sixth slot.
+// starts at v0. Slots theta, v, the maximum, w, the guess: 48 bytes per float32 parameter where the guess is the
+// present gradient. A guess that is given from outside waits in a sixth slot.
 template <bool Given>
 struct OptAmsgradOf {
   static constexpr HyperInfo hyper[] = {learning_rate(1e-3),
@@ -137,6 +137,7 @@ struct OptAmsgradOf {
                                         {"beta2", 0.999, Range::Unit},
                                         {"v0", 1e-8, Range::NonNegative}};
   static constexpr int displacement = 3;
+  static constexpr unsigned exact = 0b01000;
   template <class S>
   struct Hyper {
     S lr, beta1, beta2, v0;
@@ -190,6 +191,7 @@ struct ScheduleFree {
                                         {"r", 0.0, Range::Any},
                                         {"weight_lr_power", 2.0, Range::NonNegative}};
   static constexpr std::string_view slots[] = {"z", "exp_avg_sq"}, scalars[] = {"lr_max", "weight_sum"};
+  static constexpr unsigned exact = 0b01;
   template <class S>
   struct Hyper {
     S lr, beta1, beta2, eps, weight_decay, warmup, r, weight_power;

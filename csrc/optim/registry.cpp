@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "cpu/dispatch.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "value/tensor_value.h"
@@ -40,7 +41,7 @@ auto prepare_any(const typename Rule::template Hyper<S>& h, int64_t t, Slots<S, 
 }
 
 template <class Rule>
-void prepare_host(const double* hyper, int64_t t, double* scalars, double* step) {
+void prepare_host(const RuleRow&, const double* hyper, int64_t t, double* scalars, double* step) {
   using Hyper = typename Rule::template Hyper<double>;
   static_assert(sizeof(Hyper) == sizeof(double) * hyper_count<Rule>(), "hyper[] names every member of Hyper");
   constexpr int n = scalar_count<Rule>();
@@ -51,7 +52,7 @@ void prepare_host(const double* hyper, int64_t t, double* scalars, double* step)
 }
 
 template <class Rule>
-void finish_host(const double* hyper, int64_t t, double* scalars, const double* sums, double* step) {
+void finish_host(const RuleRow&, const double* hyper, int64_t t, double* scalars, const double* sums, double* step) {
   using Hyper = typename Rule::template Hyper<double>;
   constexpr int n = scalar_count<Rule>();
   auto kept = from_array<Scalars<Rule>>(scalars, n);
@@ -70,7 +71,7 @@ typename Rule::template Step<Tensor> prepare_graph(PureStep& s) {
   constexpr int n = step_count<Rule>(), kept = scalar_count<Rule>();
   if (kept == 0 && sum_count<Rule>() == 0 && !s.tensor_hyper) {
     double plain[n];
-    prepare_host<Rule>(s.plain, s.t, nullptr, plain);
+    prepare_host<Rule>(*s.row, s.plain, s.t, nullptr, plain);
     Tensor weak[n];
     for (int i = 0; i < n; i++) weak[i] = Tensor(plain[i]);
     return from_array<Step>(weak, n);
@@ -120,6 +121,7 @@ RuleRow row_of(int index) {
   r.name = Rule::name;
   r.doc = Rule::doc;
   r.index = index;
+  r.kernels = &optim_kernels().rules[index];
   r.nslots = slot_count<Rule>();
   r.nhyper = hyper_count<Rule>();
   r.nstep = step_count<Rule>();
@@ -127,12 +129,15 @@ RuleRow row_of(int index) {
   if constexpr (scalar_count<Rule>() > 0) r.scalars = Rule::scalars;
   r.nscalars = scalar_count<Rule>();
   r.nsums = sum_count<Rule>();
+  if constexpr (requires { Rule::exact; }) r.exact = Rule::exact;
   r.noise = takes_noise<Rule>();
   r.largest = takes_largest<Rule>();
   if constexpr (sum_count<Rule>() > 0) {
     static_assert(sum_count<Rule>() <= kMaxSums && scalar_count<Rule>() <= kMaxScalars);
     r.scope = Rule::scope;
     r.finish = &finish_host<Rule>;
+    if constexpr (requires { Rule::degrees; })
+      for (int q = 0; q < sum_count<Rule>(); q++) r.degrees[q] = Rule::degrees[q];
     r.pure_sums = &pure_sums<Rule>;
   }
   r.hyper = Rule::hyper;
@@ -149,10 +154,26 @@ const RuleRow* rows_of(std::index_sequence<I...>) {
   return rows;
 }
 
+std::vector<const RuleRow*>& added() {
+  static auto* rows = new std::vector<const RuleRow*>;
+  return *rows;
+}
+
 }  // namespace
 
-int rule_count() { return kRules; }
+const OptimKernels& optim_kernels() {
+  static const OptimKernels& k = *static_cast<const OptimKernels*>(isa_table("optim"));
+  return k;
+}
+
+int rule_count() { return kRules + int(added().size()); }
+int add_rule(RuleRow& row) {
+  row.index = rule_count();
+  added().push_back(&row);
+  return row.index;
+}
 const RuleRow& rule_row(int index) {
+  if (index >= kRules) return *added()[size_t(index - kRules)];
   static const RuleRow* rows = rows_of(std::make_index_sequence<size_t(kRules)>{});
   return rows[index];
 }

@@ -9,15 +9,17 @@
 //   prepare<S>(hyper, t)            once per step, t = 1, 2, ...; S = double on the host, S = Tensor in the pure form
 //   rule<V>(p, g, slots, step)      the formula: returns the new p and writes the slots
 // and, where it needs them,
-//   scalars[] = {"mu_product", ...} numbers kept per tensor, zero at the start; prepare<S>(hyper, t, scalars) moves
-//   them sums, scope                     how many sums over whole tensors the step needs, and over which tensors;
-//   `largest`
-//                                   true: the greatest instead of the sum
+//   scalars[] = {"mu_product", ...} numbers kept per tensor, zero at the start, moved by prepare<S>(hyper, t, scalars)
+//   sums, scope                     how many sums over whole tensors the step needs, and over which tensors
+//   degrees[] = {2, 0}              of the sums in g, where all are homogeneous: clipping then costs no further pass
+//   largest = true                  the greatest instead of the sum
 //   measure<V>(p, g, slots, step)   what one element adds to each
 //   finish<S>(hyper, t, scalars, sums, step)  once per step and tensor: completes step and scalars
 //   noise = true                    one more slot holds a normal number, made of the first scalar (a seed), t and the
 //                                   element's place
 //   displacement = i                p is formed anew from slot i, to which decoupled decay therefore goes
+//   exact = 0b01                    bits of the slots that bear no rounding (points, small differences of large
+//   numbers)
 // Weight decay, unscaling and clipping belong to the driver and work for every rule (see `advance`).
 #pragma once
 #include <cmath>

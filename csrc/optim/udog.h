@@ -16,6 +16,7 @@ struct UDoGPair {
   static constexpr std::string_view scalars[] = {"distance", "distance_sum", "weight_sum",
                                                  "largest",  "changes",      "move"};
   static constexpr Scope scope = Scope::Model;
+  static constexpr unsigned exact = 0b0111;
   template <class S>
   struct Hyper {
     S lr, reps_rel, eps;
@@ -43,7 +44,7 @@ struct UDoGPair {
 
 struct UDoGFirst : UDoGPair {
   static constexpr std::string_view name = "_udog_first", doc = "The first half of an iteration of U-DoG.";
-  static constexpr int sums = 2;
+  static constexpr int sums = 2, degrees[] = {2, 0};
   template <Value V>
   PB_FN static Slots<V, 2> measure(V p, V g, const Slots<V, 4>&, const Step<V>& k) {
     return {{g * g, where(k.first > V(0), p * p, V(0))}};

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "cpu/threads.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
+#include "tensor/profile.h"
 
 namespace pb {
 
@@ -41,7 +43,7 @@ class Run {
   }
   ~Run() {  // after an error: leave no node queued
     for (Node* n : queue_) {
-      n->pending = false;
+      n->run = nullptr;
       n->cotangent = Tensor();
       n->cotangents.clear();
       drop(n);
@@ -63,6 +65,8 @@ class Run {
         Node* n;
         ~Release() { drop(n); }
       } guard{n};
+      poll_interrupt();
+      Profiled scope(n->name(), n->seq);
       step(n);
     }
     for (auto& [leaf, grad] : hooked_leaves_) store(leaf, run_hooks(leaf, grad));
@@ -104,14 +108,17 @@ class Run {
     if (!g) return;
     if (e.node && options_.stop && capture(e, g)) return;
     if (e.node) {
+      if (e.node->run && e.node->run != this)
+        fail<GraphError>(e.node->name(), "another backward is running through this graph",
+                         "run one backward at a time through a graph, or build a graph per thread");
       Tensor* slot = &e.node->cotangent;
       if (e.index) {
         if (e.node->cotangents.size() < e.index) e.node->cotangents.resize(e.index);
         slot = &e.node->cotangents[e.index - 1];
       }
       *slot = *slot ? accumulate(std::exchange(*slot, Tensor()), g) : g;
-      if (!e.node->pending) {
-        e.node->pending = true;
+      if (!e.node->run) {
+        e.node->run = this;
         retain(e.node);
         queue_.push_back(e.node);
         std::push_heap(queue_.begin(), queue_.end(), older);
@@ -152,6 +159,7 @@ class Run {
 
   // The gradient of a leaf is never a buffer that somebody else sees.
   void store(const Tensor& t, const Tensor& g) {
+    KeepLock keep;  // threads that share weights add one after the other
     Tensor& grad = t->need_meta().grad;
     if (grad) {
       if (!options_.create_graph && !grad->node && grad.contiguous() && grad.dtype() == g.dtype() && !has_tangent(g)) {
@@ -174,7 +182,7 @@ class Run {
   }
 
   void step(Node* n) {
-    n->pending = false;
+    n->run = nullptr;
     size_t outs = std::max<size_t>(n->outputs, 1 + n->cotangents.size());
     std::vector<Tensor>& g = outputs_;
     g.clear();

@@ -51,10 +51,10 @@ struct PullArgs {
 
 struct Node {
   uint32_t refs = 1;
-  bool pending = false;   // queued in the running backward
   bool released = false;  // saved slots are gone
   uint32_t outputs = 1;
   uint64_t seq;
+  const void* run = nullptr;       // the backward in which it is queued
   Tensor cotangent;                // of output 0, while a backward runs
   std::vector<Tensor> cotangents;  // of outputs 1.., while a backward runs
   Edges edges;

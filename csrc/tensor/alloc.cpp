@@ -104,6 +104,7 @@ void* get(size_t bytes) {
                           std::to_string(c.stats.current) + " bytes are in use",
                       "use smaller tensors or free some");
   c.stats.allocations++;
+  c.stats.requested += int64_t(bytes);
   c.stats.current += int64_t(bytes);
   if (c.stats.current > c.stats.peak) c.stats.peak = c.stats.current;
   return p;
@@ -123,6 +124,11 @@ void put(void* p, size_t bytes) {
 Stats stats() {
   std::lock_guard<Lock> guard(cache().lock);
   return cache().stats;
+}
+
+int64_t requested() {
+  std::lock_guard<Lock> guard(cache().lock);
+  return cache().stats.requested;
 }
 
 void reset_peak() {

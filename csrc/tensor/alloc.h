@@ -11,12 +11,14 @@ struct Stats {
   int64_t reserved = 0;      // bytes taken from the system, alive or cached
   int64_t allocations = 0;   // calls of get
   int64_t system_calls = 0;  // calls that had to ask the system
+  int64_t requested = 0;     // bytes asked for by all calls
 };
 
 // At least `bytes` bytes aligned to 64. MemoryError (never bad_alloc) when the system refuses.
 void* get(size_t bytes);
 void put(void* p, size_t bytes);  // the same `bytes` as asked for
 Stats stats();
+int64_t requested();  // that figure alone
 void reset_peak();
 void empty_cache();
 

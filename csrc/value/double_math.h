@@ -19,12 +19,6 @@ PB_FN double sigmoid(double x) {
 }
 PB_FN double softplus(double x) { return max(x, 0.0) + log1p(exp(-abs(x))); }
 
-// Mills' ratio for x >= 0: erfc(z) exp(z^2) sqrt(pi/2), z = x / sqrt(2), its asymptotic series from z = 26 on.
-PB_FN double mills(double x) {
-  double z = x * 0.70710678118654752440, s = z * z, low = ::fma(z, z, -s), u = 0.5 / s;
-  double near = 1.25331413731550025121 * erfc(z) * exp(s) * (1.0 + low);
-  double far = (1.0 - u * (1.0 - 3.0 * u * (1.0 - 5.0 * u * (1.0 - 7.0 * u * (1.0 - 9.0 * u * (1.0 - 11.0 * u)))))) / x;
-  return z < 26.0 ? near : far;
-}
+PB_FN double normal_cdf(double x) { return 0.5 * erfc(x * -0.70710678118654752440); }
 
 }  // namespace pb

@@ -92,7 +92,7 @@ PB_DUAL(erf, a.d* V(1.128379167095512573896) * exp(-(a.v * a.v)))
 PB_DUAL(erfc, a.d* V(-1.128379167095512573896) * exp(-(a.v * a.v)))
 PB_DUAL(sigmoid, a.d * y * (V(1) - y))
 PB_DUAL(softplus, a.d* sigmoid(a.v))
-PB_DUAL(mills, a.d*(a.v* y - V(1)))
+PB_DUAL(normal_cdf, a.d* V(0.398942280401432677940) * exp(V(-0.5) * a.v * a.v))
 PB_DUAL(ndtri, a.d* V(2.506628274631000502416) * exp(V(0.5) * y * y))
 
 // As the op `pow`: b's derivative is 0 where a <= 0.

@@ -40,7 +40,7 @@ PB_UNARY(isnan, Isnan)
 PB_UNARY(isinf, Isinf)
 PB_UNARY(isfinite, Isfinite)
 PB_UNARY(square, Square)
-PB_UNARY(mills, Mills)
+PB_UNARY(normal_cdf, NormalCdf)
 PB_UNARY(operator-, Negative)
 #undef PB_UNARY
 

@@ -20,7 +20,7 @@ PB_UNARY(exp) PB_UNARY(expm1) PB_UNARY(log) PB_UNARY(log1p) PB_UNARY(log2) PB_UN
 PB_UNARY(recip) PB_UNARY(sin) PB_UNARY(cos) PB_UNARY(tan) PB_UNARY(sinh) PB_UNARY(cosh) PB_UNARY(asin)
 PB_UNARY(acos) PB_UNARY(atan) PB_UNARY(tanh) PB_UNARY(erf) PB_UNARY(erfc) PB_UNARY(sigmoid) PB_UNARY(softplus)
 PB_UNARY(abs) PB_UNARY(sign) PB_UNARY(floor) PB_UNARY(ceil) PB_UNARY(round) PB_UNARY(trunc) PB_UNARY(ndtri)
-PB_UNARY(isnan) PB_UNARY(isinf) PB_UNARY(isfinite) PB_UNARY(square) PB_UNARY(mills)
+PB_UNARY(isnan) PB_UNARY(isinf) PB_UNARY(isfinite) PB_UNARY(square) PB_UNARY(normal_cdf)
 #undef PB_UNARY
 // clang-format on
 Tensor operator-(const Tensor& x);

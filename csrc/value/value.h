@@ -201,7 +201,7 @@ concept Value = requires(V a, Mask<V> m) {
   sigmoid(a);
   softplus(a);
   ndtri(a);
-  mills(a);
+  normal_cdf(a);
   abs(a);
   sign(a);
   floor(a);

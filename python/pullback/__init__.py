@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from . import cuda, data, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
     from .nn import functional_call
+    from .profiler import profile
     from .random import manual_seed
 
 #: Submodules and names that are loaded when first used, so that `import pullback` stays fast.
@@ -53,6 +54,7 @@ _LAZY_NAMES = {
     "functional_call": "nn",
     "load": "io",
     "manual_seed": "random",
+    "profile": "profiler",
     "save": "io",
 }
 

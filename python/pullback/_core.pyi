@@ -934,8 +934,8 @@ def erf(x: Tensor | complex | object) -> Tensor:
 def erfc(x: Tensor | complex | object) -> Tensor:
     """1 - erf(x), exact in the tail."""
 
-def _mills(x: Tensor | complex | object) -> Tensor:
-    """Mills' ratio (1 - cdf(x)) / density(x) of the normal distribution, x >= 0."""
+def _normal_cdf(x: Tensor | complex | object) -> Tensor:
+    """The normal distribution function, (1 + erf(x / sqrt(2))) / 2."""
 
 def floor(x: Tensor | complex | object) -> Tensor:
     """The largest integer not above x."""
@@ -1700,14 +1700,25 @@ def _custom(name: str, inputs: object, outputs: object, pull: object, push: obje
 def _cuda_device_count() -> int:
     """The number of CUDA devices that driver and library find."""
 
-def _as_method(arg: object, /) -> Any:
-    """The function as a class attribute that binds its first argument."""
-
-def isa_level() -> str:
-    """The instruction set level in use: v2, v3 or v4."""
-
 def set_num_threads(n: int) -> None:
     """The number of threads that kernels use."""
 
 def get_num_threads() -> int:
     """The number of threads that kernels use."""
+
+def _set_profiling(on: builtins.bool) -> None:
+    """Starts a new list of events, or stops."""
+
+def _thread_number() -> int:
+    """The number of this thread in a profile."""
+
+def _take_profile() -> list:
+    """
+    (name, start ns, end ns, bytes, sequence number, thread, backward) of each op; the list is empty afterwards.
+    """
+
+def _as_method(arg: object, /) -> Any:
+    """The function as a class attribute that binds its first argument."""
+
+def isa_level() -> str:
+    """The instruction set level in use: v2, v3 or v4."""

@@ -1,5 +1,7 @@
 """Row 105, "Random Scaling and Momentum for Non-smooth Non-convex Optimization". The whole check is run."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def quadrature(f, density, cut, end):
     total = 0.0
     for low, high in ((0.0, cut), (cut, end)):
         edges = np.linspace(low, high, 41)
-        for a, b in zip(edges[:-1], edges[1:], strict=True):
+        for a, b in pairwise(edges):
             s = (a + b) / 2 + (b - a) / 2 * nodes
             total += (b - a) / 2 * (weights * density(s) * f(s)).sum()
     return total

@@ -42,7 +42,7 @@ def test_next_size_on_a_regression():
         grown += got > 32
         worst, _, _ = ask([rows[i] for i in range(32)], 32, coordinates=True)
         assert worst == max(32, math.ceil(np.max(g.var(axis=0, ddof=1) / (0.25 * gbar**2))))
-    assert 0 < grown
+    assert grown > 0
 
 
 def test_equal_examples_have_no_variance():

@@ -15,6 +15,7 @@ from .oasis import OASIS
 from .optimistic import OptAMSGrad, extrapolate
 from .optimizer import Optimizer
 from .parameter_free import LAMB, AdagradNorm, ADoG, DoG, LDoG, NormalizedGD, Prodigy, ScheduleFreeAdamW, TDoG, UDoG
+from .rule import rule
 from .rules import SGD, Adam, AdamW
 from .spider import SPIDER
 from .variants import AdEMAMix, CautiousAdamW, DiffGrad, Grams, Lion
@@ -69,5 +70,6 @@ __all__ = [
     "extrapolate",
     "groups",
     "lr_scheduler",
+    "rule",
     "sde",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .optimizer import Group, Optimizer, Params
+from typing import Unpack
+
+from .optimizer import Formats, Group, Optimizer, Params
 
 __all__ = ["Adadelta", "Adagrad", "NAdam", "RAdam", "RMSprop"]
 
@@ -34,10 +36,11 @@ class RMSprop(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 1e-2, *, alpha: float = 0.99, eps: float = 1e-8,
         weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, decoupled: bool = False,
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered,
-            decoupled=decoupled,
+            decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
@@ -72,11 +75,11 @@ class Adagrad(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-2, *, lr_decay: float = 0.0, weight_decay: float = 0.0,
-        initial_accumulator_value: float = 0.0, eps: float = 1e-10, decoupled: bool = False,
+        initial_accumulator_value: float = 0.0, eps: float = 1e-10, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value, eps=eps, decoupled=decoupled,
+            initial_accumulator_value=initial_accumulator_value, eps=eps, decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
@@ -107,9 +110,11 @@ class Adadelta(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1.0, *, rho: float = 0.9, eps: float = 1e-6,
-        weight_decay: float = 0.0, decoupled: bool = False,
+        weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(
+            params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, decoupled=decoupled, formats=formats
+        )
 
     def _rule(self, group: Group) -> str:
         return "adadelta"
@@ -142,10 +147,11 @@ class NAdam(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 2e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, momentum_decay: float = 4e-3, decoupled: bool = False,
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
-            decoupled=decoupled,
+            decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
@@ -178,9 +184,17 @@ class RAdam(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False, eps_mode: str = "after",
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
-            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled, eps_mode=eps_mode
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            eps_mode=eps_mode,
+            formats=formats,
         )
 
     def _rule(self, group: Group) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from .. import _core as C
 from .._core import Tensor
 from .._tree import flatten
-from .optimizer import RULES, Group, Optimizer, Params
+from .optimizer import RULES, Formats, Group, Optimizer, Params
 
 __all__ = ["SGLD", "ExpScaled", "ExpScaledSGD", "Gravity"]
 
@@ -36,11 +36,17 @@ class ExpScaledSGD(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, momentum: float = 0.9, scales: Sequence[float] | None = None,
-        weight_decay: float = 0.0, decoupled: bool = False,
+        weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         self._scale = 1.0
         super().__init__(
-            params, lr=lr, momentum=momentum, scales=scales, weight_decay=weight_decay, decoupled=decoupled
+            params,
+            lr=lr,
+            momentum=momentum,
+            scales=scales,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            formats=formats,
         )
 
     def _rule(self, group: Group) -> str:
@@ -213,9 +219,11 @@ class SGLD(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, temperature: float = 1.0, weight_decay: float = 0.0,
-        decoupled: bool = False,
+        decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        super().__init__(params, lr=lr, temperature=temperature, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(
+            params, lr=lr, temperature=temperature, weight_decay=weight_decay, decoupled=decoupled, formats=formats
+        )
 
     def _rule(self, group: Group) -> str:
         return "sgld"
@@ -263,9 +271,18 @@ class Gravity(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 0.1, *, alpha: float = 0.01, beta: float = 0.9, t0: float = 0,
-        weight_decay: float = 0.0, decoupled: bool = False,
+        weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        super().__init__(params, lr=lr, alpha=alpha, beta=beta, t0=t0, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(
+            params,
+            lr=lr,
+            alpha=alpha,
+            beta=beta,
+            t0=t0,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            formats=formats,
+        )
 
     def _rule(self, group: Group) -> str:
         return "gravity"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from .. import _core as C
 from .._core import Tensor
 from .._tree import flatten
 from . import pure
-from .optimizer import RULES, Group, Optimizer, Params
+from .optimizer import RULES, Formats, Group, Optimizer, Params
 
 __all__ = ["Muon"]
 
@@ -47,14 +47,17 @@ class Muon(Optimizer):
         self, params: Params = None, lr: float = 1e-3, *, weight_decay: float = 0.1, momentum: float = 0.95,
         nesterov: bool = True, ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
         eps: float = 1e-7, ns_steps: int = 5, adjust_lr: str = "original", decoupled: bool = True,
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        self._moving, self._stepping = C.OptimDriver(), C.OptimDriver()
+        self._moving = C.OptimDriver()  # of the buffers; that of the base class steps the parameters and keeps them
         super().__init__(
             params, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov,
             ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps, adjust_lr=adjust_lr, decoupled=decoupled,
+            formats=formats,
         )  # fmt: skip
 
     _takes_prox = False
+    _states = ("float32", "bfloat16")
 
     def _rule(self, group: Group) -> str:
         return "momentum"  # its state is Muon's, too
@@ -96,8 +99,10 @@ class Muon(Optimizer):
                     g = slopes[id(p)]
                     if g is not None and group["weight_decay"] and not group["decoupled"]:
                         slopes[id(p)] = g + group["weight_decay"] * p
-                buffers = [self._buffer(p) for p in group["params"]]
-                rows.append((RULES["_average"]["index"], buffers, [group["momentum"]], 0.0, False))
+                narrow = group["state"] == "bfloat16"
+                buffers = [self._buffer(p, narrow) for p in group["params"]]
+                row = (RULES["_average"]["index"], buffers, [group["momentum"]], 0.0, False, 0, 0.0, 0.0, 0, 1)
+                rows.append(row)
                 slope += [slopes[id(p)] for p in group["params"]]
             self.last_norm, self.last_skipped = self._moving.step(rows, slope, clip_norm, clip_value, scale)
             if not self.last_skipped:
@@ -112,10 +117,16 @@ class Muon(Optimizer):
             factor *= min(1.0, clip_norm / (self.last_norm + 1e-6))
         return factor
 
-    def _buffer(self, p: Tensor) -> Tensor:
-        if self._driver.get_state(p) is None:
-            self._driver.set_state(p, 0, [C.optim_zeros_like(p)], [])
-        buffer: Tensor = self._driver.get_state(p)[1][0]
+    def _buffer(self, p: Tensor, narrow: bool) -> Tensor:
+        kept = self._driver.stored_state(p)
+        dtype = C.bfloat16 if narrow and p.dtype != C.float64 else C.float64 if p.dtype == C.float64 else C.float32
+        if kept is None or kept[1][0].dtype != dtype:  # the first step, or a state of another format was loaded
+            old = C.optim_zeros_like(p) if kept is None else kept[1][0]
+            self._driver.set_state(p, 0 if kept is None else kept[0], [old.astype(dtype)], [], kept and kept[3])
+            kept = self._driver.stored_state(p)
+        buffer: Tensor = kept[1][0]
+        if kept[0] > 0 and self._moving.get_state(buffer) is None:
+            self._moving.set_state(buffer, kept[0], [], [])  # the random bits of a loaded state go on
         return buffer
 
     def _move(self, slopes: dict[int, Any], factor: float, clip_value: float | None) -> None:
@@ -125,7 +136,8 @@ class Muon(Optimizer):
                 g = slopes[id(p)]
                 if g is None or p.size == 0:
                     continue
-                u = self._buffer(p)
+                u = self._buffer(p, group["state"] == "bfloat16")
+                u = u.astype(C.float64 if p.dtype == C.float64 else C.float32)
                 if group["nesterov"]:
                     g = g.astype(u.dtype) * factor
                     if clip_value is not None:
@@ -135,10 +147,11 @@ class Muon(Optimizer):
                 ratio = _ratio(matrix, group)
                 lr = group["lr"] * ratio
                 decay = group["weight_decay"] / ratio if group["decoupled"] else 0.0
-                rows.append((RULES["sgd"]["index"], [p], [lr], decay, True))
+                rounding = self._formats(group)[1]
+                rows.append((RULES["sgd"]["index"], [p], [lr], decay, True, 0, 0.0, 0.0, 0, rounding))
                 slope.append(_orthogonal(matrix, group).reshape(p.shape))
         if rows:
-            self._stepping.step(rows, slope, None, None, None)
+            self._driver.step(rows, slope, None, None, None)
 
     def init(self, params: Any) -> dict[str, Any]:
         """As `Optimizer.init`.
@@ -164,6 +177,7 @@ class Muon(Optimizer):
             if name not in state:
                 raise ValueError(f"update: the state has no {name!r}\nhelp: take it from init")
         group = {**self.defaults, **hyper}
+        self._refuse_formats("update", group)
         leaves, build = flatten(params)
         buffers = list(pure.align(params, state["momentum_buffer"], "momentum_buffer"))
         for i, g in enumerate(pure.align(params, grads, "grads")):

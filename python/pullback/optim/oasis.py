@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from .. import _core as C
 from .._core import GraphError, Tensor
 from .closures import replay
-from .optimizer import Group, Optimizer, Params
+from .optimizer import Formats, Group, Optimizer, Params
 
 __all__ = ["OASIS"]
 
@@ -46,17 +46,26 @@ class OASIS(Optimizer):
 
     def __init__(
         self, params: Params = None, lr0: float = 1e-3, *, beta2: float = 0.99, alpha: float = 1e-3, warmup: int = 8,
-        weight_decay: float = 0.0, decoupled: bool = False,
+        weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         self._eta: float | None = None
         self._ratio = float("inf")
         self._diagonal: list[Tensor] = []
         self._before: list[Tensor] = []
         super().__init__(
-            params, lr0=lr0, beta2=beta2, alpha=alpha, warmup=warmup, weight_decay=weight_decay, decoupled=decoupled
+            params,
+            lr0=lr0,
+            beta2=beta2,
+            alpha=alpha,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            formats=formats,
         )
 
     _takes_prox = False
+
+    _states, _roundings = ("float32",), ("nearest",)
 
     def _rule(self, group: Group) -> str:
         return "sgd"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Unpack
 
 from .. import _core as C
 from .._core import Tensor
-from .optimizer import RULES, Group, Optimizer, Params
+from .optimizer import RULES, Formats, Group, Optimizer, Params
 
 __all__ = ["OptAMSGrad", "extrapolate"]
 
@@ -139,12 +139,12 @@ class OptAMSGrad(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         guess: str = "last", history: int = 5, reg: float = 1e-5, v0: float = 1e-8, weight_decay: float = 0.0,
-        decoupled: bool = False,
+        decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         self._history: list[list[Tensor]] = []
         super().__init__(
             params, lr=lr, betas=betas, guess=guess, history=history, reg=reg, v0=v0, weight_decay=weight_decay,
-            decoupled=decoupled,
+            decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
@@ -162,6 +162,8 @@ class OptAMSGrad(Optimizer):
             raise ValueError(
                 f"OptAMSGrad: reg must be finite and not negative, got {group['reg']}\nhelp: the default is 1e-5"
             )
+        if group["guess"] == "extrapolate" and group["state"] != "float32":
+            raise ValueError("OptAMSGrad: extrapolated guesses need float32 states\nhelp: use guess='last'")
         if self.param_groups and group["guess"] != self.param_groups[0]["guess"]:
             raise ValueError("OptAMSGrad: all groups make the same kind of guess\nhelp: use two optimizers")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 
 from .. import _core as C
 from .._core import GraphError, Tensor
@@ -23,6 +23,18 @@ _EXTRA = {"params", "names", "name", "prox", "initial_lr", "max_lr", "min_lr", "
 _PROX = {"l1": (1, 1), "box": (2, 2), "ball": (1, 3), "group": (1, 4)}
 
 
+# Formats of states and of what parameters of 16 bits are rounded to, and their places in the driver.
+STATES = ("float32", "bfloat16", "int8")
+ROUNDINGS = ("nearest", "stochastic", "kahan", "master")
+
+
+class Formats(TypedDict, total=False):
+    """Keywords of every optimizer: how states and parameters lie in memory (see `Optimizer`)."""
+
+    state: str
+    rounding: str
+
+
 class Optimizer:
     """Steps parameters in place by an update rule; one compiled call per step for all tensors of all groups.
 
@@ -33,6 +45,17 @@ class Optimizer:
     ("box", low, high), ("ball", radius) for the 2-norm of each tensor, ("group", c) for p max(0, 1 - lr c / |p|) by
     tensor. Rules whose state holds the iterate itself (DoG, Prodigy, OptAMSGrad, ScheduleFreeAdamW, ...) refuse it.
 
+    Every optimizer takes two keywords for memory, also by group; arithmetic is float32 in any case:
+
+    state: "float32" [default], "bfloat16" (stochastically rounded) or "int8" (8-bit codes, one float32 scale for 256
+        elements, stochastically rounded). Tensors of fewer than 4,096 elements keep float32 instead of int8, float64
+        parameters keep float64, and states that hold points (of DoG, Prodigy, ...) stay as they are.
+    rounding: how float16 and bfloat16 parameters are written: "nearest" [default], "stochastic", "kahan" (the rounding
+        error is kept in the parameter's dtype) or "master" (a float32 copy is kept; the parameter is its rounded form).
+        The two copies count as long as the parameter is what they round to, so it may be written at any time.
+
+    The random bits depend on the step and on the element's place in its tensor, not on grouping or threads.
+
     Attributes:
         param_groups: one dict per group: "params" (a list of tensors) and the keywords, such as "lr".
         last_norm: 2-norm of all gradients of the last step, after unscaling and before clipping; None when neither
@@ -42,7 +65,14 @@ class Optimizer:
 
     _origins: list[Tensor | None] | None = None  # what the next step starts from instead of the parameters
 
-    def __init__(self, params: Params, **defaults: Any) -> None:
+    def __init__(self, params: Params, *, formats: Formats | None = None, **defaults: Any) -> None:
+        unknown = sorted(set(formats or ()) - {"state", "rounding"})
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__}() got an unexpected keyword argument {unknown[0]!r}\n"
+                f"help: keywords are params, {', '.join(defaults)}, state, rounding"
+            )
+        defaults = {**defaults, "state": "float32", "rounding": "nearest", **(formats or {})}
         self.defaults = defaults
         self.param_groups: list[Group] = []
         self.last_norm: float | None = None
@@ -121,6 +151,7 @@ class Optimizer:
                 "help: after is eps outside the root of the corrected average"
             )
         self._proximal(row, group)
+        self._formats(group)
         C.optim_check(row["index"], [float(self._read(group, key)) for key, _ in row["hyper"]], group["weight_decay"])
 
     def _parameters(self) -> list[Tensor]:
@@ -180,7 +211,22 @@ class Optimizer:
     def _pack(self, group: Group) -> tuple[Any, ...]:
         row = RULES[self._rule(group)]
         values = [self._read(group, key) for key, _ in row["hyper"]]
-        return row["index"], group["params"], values, *self._decay(row, group), *self._proximal(row, group)
+        prox = self._proximal(row, group) or (0, 0.0, 0.0)
+        return row["index"], group["params"], values, *self._decay(row, group), *prox, *self._formats(group)
+
+    def _formats(self, group: Group) -> tuple[int, int]:
+        """The group's formats as the driver numbers them."""
+        kind = type(self).__name__
+        for key, known in (("state", self._states), ("rounding", self._roundings)):
+            if group[key] not in known:
+                raise ValueError(
+                    f"{kind}: {key} must be {' or '.join(map(repr, known))}, got {group[key]!r}\n"
+                    f"help: the default is {known[0]}"
+                )
+        return STATES.index(group["state"]), ROUNDINGS.index(group["rounding"])
+
+    _states: ClassVar[tuple[str, ...]] = STATES
+    _roundings: ClassVar[tuple[str, ...]] = ROUNDINGS
 
     def _proximal(self, row: dict[str, Any], group: Group) -> tuple[Any, ...]:
         """(kind, a, b) as the driver takes them, or nothing."""
@@ -248,12 +294,17 @@ class Optimizer:
         """Everything that a continued run needs, as a flat dict of tensors and plain values.
 
         Keys: "rule"; "groups.<j>.<keyword>"; "state.<i>.step" and "state.<i>.<slot>", where i numbers the parameters
-        through all groups. Tensors are copies unless `copy` is False.
+        through all groups. States are kept as they lie in memory: 8-bit codes are uint8, with their float32 scales as
+        "state.<i>.<slot>.scale"; "state.<i>.compensation" and "state.<i>.master" belong to `rounding`. Tensors are
+        copies unless `copy` is False.
         """
         return state.save(self, copy)
 
     def load_state_dict(self, d: Mapping[str, Any]) -> None:
         """Takes what `state_dict` returned, or the state dict of the `torch.optim` class of the same name.
+
+        The keywords "state" and "rounding" stay those of this optimizer: states saved in another format are converted
+        by the next step, with rounding to nearest.
 
         Raises:
             ValueError: another optimizer, other groups, or missing or unknown entries.
@@ -262,13 +313,21 @@ class Optimizer:
         state.load(self, d)
 
     def bytes_per_step(self) -> int:
-        """Bytes that a step reads and writes at least: parameters twice, gradients once, states twice."""
+        """Bytes that a step reads and writes at least: parameters twice, gradients once, states twice.
+
+        A gradient counts in the dtype of its parameter, a state in its format, with scales, compensation and master
+        copies.
+        """
         total = 0
         for group in self.param_groups:
-            slots = len(RULES[self._rule(group)]["slots"])
+            row = RULES[self._rule(group)]
+            state, rounding = self._formats(group)
             for p in group["params"]:
-                size = p.dtype.itemsize
-                total += p.size * (3 * size + 2 * slots * max(size, 4))
+                total += 3 * p.size * p.dtype.itemsize
+                for j in range(len(row["slots"])):
+                    total += 2 * C.optim_slot_bytes(p, state, bool(row["exact"] >> j & 1))
+                if p.dtype.itemsize == 2 and rounding >= 2:
+                    total += 2 * p.size * (2 if rounding == 2 else 4)
         return total
 
     # ---- the pure form
@@ -279,7 +338,15 @@ class Optimizer:
         Args:
             params: tensors in nested dicts, lists and tuples.
         """
+        self._refuse_formats("init", self.defaults)
         return pure.init(RULES[self._rule(self.defaults)], params)
+
+    def _refuse_formats(self, call: str, group: Group) -> None:
+        if self._formats(group) != (0, 0):
+            raise ValueError(
+                f"{call}: the pure form keeps float32 states and rounds to nearest, got state={group['state']!r}, "
+                f"rounding={group['rounding']!r}\nhelp: leave state and rounding out, or use opt.step"
+            )
 
     def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
         """One step as a function: (new params, new state); nothing is written in place.
@@ -300,9 +367,10 @@ class Optimizer:
                 f"help: keywords are {', '.join(self.defaults)}"
             )
         group = {**self.defaults, **hyper}
+        self._refuse_formats("update", group)
         row = RULES[self._rule(group)]
         values = [self._read(group, key) for key, _ in row["hyper"]]
-        return pure.update(row, params, grads, state, values, *self._decay(row, group))
+        return pure.update(row, params, grads, state, pure.Compiled(row, values, *self._decay(row, group)))
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

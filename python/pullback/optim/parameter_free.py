@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from .. import _core as C
 from .._core import GraphError, Tensor
-from .optimizer import RULES, Group, Optimizer, Params
+from .optimizer import RULES, Formats, Group, Optimizer, Params
 
 __all__ = ["LAMB", "ADoG", "AdagradNorm", "DoG", "LDoG", "NormalizedGD", "Prodigy", "ScheduleFreeAdamW", "TDoG", "UDoG"]
 
@@ -43,17 +43,18 @@ class DoG(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1.0, *, reps_rel: float = 1e-6, eps: float = 1e-8,
-        average: bool = True, weight_decay: float = 0.0, decoupled: bool = False, **more: float,
+        average: bool = True, weight_decay: float = 0.0, decoupled: bool = False, **more: Any,
     ) -> None:  # fmt: skip
+        formats: Any = {key: more.pop(key) for key in ("state", "rounding") if key in more}
         unknown = [key for key in more if key not in self._more]
         if unknown:
             raise TypeError(
                 f"{type(self).__name__}: no keyword {unknown[0]!r}\n"
-                f"help: keywords are lr, reps_rel, eps, average, weight_decay, decoupled"
+                f"help: keywords are lr, reps_rel, eps, average, weight_decay, decoupled, state, rounding"
             )
         super().__init__(
             params, lr=lr, reps_rel=reps_rel, eps=eps, average=average, weight_decay=weight_decay,
-            decoupled=decoupled, **{**self._more, **more},
+            decoupled=decoupled, formats=formats, **{**self._more, **more},
         )  # fmt: skip
 
     _more: ClassVar[dict[str, float]] = {}
@@ -164,11 +165,18 @@ class UDoG(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1.0, *, reps_rel: float = 1e-6, eps: float = 1e-8,
-        average: bool = True, weight_decay: float = 0.0, decoupled: bool = False,
+        average: bool = True, weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         self._half = "udog"
         super().__init__(
-            params, lr=lr, reps_rel=reps_rel, eps=eps, average=average, weight_decay=weight_decay, decoupled=decoupled
+            params,
+            lr=lr,
+            reps_rel=reps_rel,
+            eps=eps,
+            average=average,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            formats=formats,
         )
 
     def _rule(self, group: Group) -> str:
@@ -259,12 +267,12 @@ class Prodigy(Optimizer):
         self, params: Params = None, lr: float = 1.0, *, betas: tuple[float, float] = (0.9, 0.999),
         beta3: float | None = None, eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = True,
         use_bias_correction: bool = False, safeguard_warmup: bool = False, d0: float = 1e-6, d_coef: float = 1.0,
-        growth_rate: float = float("inf"),
+        growth_rate: float = float("inf"), **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, betas=betas, beta3=beta3, eps=eps, weight_decay=weight_decay, decoupled=decoupled,
             use_bias_correction=use_bias_correction, safeguard_warmup=safeguard_warmup, d0=d0, d_coef=d_coef,
-            growth_rate=growth_rate,
+            growth_rate=growth_rate, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
@@ -308,9 +316,9 @@ class AdagradNorm(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-2, *, b0: float = 1e-2, weight_decay: float = 0.0,
-        decoupled: bool = False,
+        decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        super().__init__(params, lr=lr, b0=b0, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(params, lr=lr, b0=b0, weight_decay=weight_decay, decoupled=decoupled, formats=formats)
 
     def _rule(self, group: Group) -> str:
         return "adagrad_norm"
@@ -336,9 +344,9 @@ class NormalizedGD(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, beta: float = 1.0, weight_decay: float = 0.0,
-        decoupled: bool = False,
+        decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        super().__init__(params, lr=lr, beta=beta, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(params, lr=lr, beta=beta, weight_decay=weight_decay, decoupled=decoupled, formats=formats)
 
     def _rule(self, group: Group) -> str:
         return "normalized_gd"
@@ -367,9 +375,11 @@ class LAMB(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6, weight_decay: float = 0.0, decoupled: bool = True,
+        eps: float = 1e-6, weight_decay: float = 0.0, decoupled: bool = True, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled, formats=formats
+        )
 
     def _rule(self, group: Group) -> str:
         return "lamb"
@@ -405,11 +415,11 @@ class ScheduleFreeAdamW(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 2.5e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, warmup_steps: int = 0, r: float = 0.0,
-        weight_lr_power: float = 2.0, decoupled: bool = True,
+        weight_lr_power: float = 2.0, decoupled: bool = True, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, warmup_steps=warmup_steps, r=r,
-            weight_lr_power=weight_lr_power, decoupled=decoupled,
+            weight_lr_power=weight_lr_power, decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:

@@ -42,10 +42,27 @@ def init(row: dict[str, Any], params: Any) -> dict[str, Any]:
     return state
 
 
+class Compiled:
+    """A rule's step for one tensor; the sums first, where it has any."""
+
+    def __init__(self, row: dict[str, Any], hyper: list[Any], decay: Any, decoupled: bool) -> None:
+        self.row, self.rest = row, (hyper, decay, decoupled)
+
+    def sums(self, p: Tensor, g: Tensor, slots: list[Any], numbers: list[Any], t: int) -> list[Any]:
+        """What the tensor adds to the sums: 0-d float64."""
+        return C.optim_pure_sums(self.row["index"], p, g, slots, numbers, *self.rest, t)
+
+    def step(
+        self, p: Tensor, g: Tensor, slots: list[Any], numbers: list[Any], t: int, sums: list[Any]
+    ) -> tuple[Any, list[Any], list[Any]]:
+        """(new p, new slots, new numbers)."""
+        return C.optim_pure(self.row["index"], p, g, slots, numbers, *self.rest, t, sums)
+
+
 def update(
-    row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], hyper: list[Any], decay: Any, decoupled: bool
+    row: dict[str, Any], params: Any, grads: Any, state: dict[str, Any], rule: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """One step of a rule on nested containers: (new params, new state)."""
+    """One step on nested containers, (new params, new state); `rule` is a Compiled or has its two methods."""
     names = (*row["slots"], *row["scalars"])
     missing = [name for name in ("step", *names) if name not in state]
     if missing:
@@ -59,19 +76,19 @@ def update(
     columns = [list(align(params, state[name], name)) for name in names]
     cut = len(row["slots"])
 
-    def arguments(i: int, *more: Any) -> tuple[Any, ...]:
+    def arguments(i: int) -> tuple[Any, ...]:
         old = [column[i] for column in columns]
-        return row["index"], leaves[i], slope[i], old[:cut], old[cut:], hyper, decay, decoupled, t, *more
+        return leaves[i], slope[i], old[:cut], old[cut:], t
 
     moved = [i for i, g in enumerate(slope) if g is not None]
-    sums: dict[int, list[Any]] = {i: C.optim_pure_sums(*arguments(i)) if row["sums"] else [] for i in moved}
+    sums: dict[int, list[Any]] = {i: rule.sums(*arguments(i)) if row["sums"] else [] for i in moved}
     if row["shared"] and moved:
         total = sums[moved[0]]
         for i in moved[1:]:
             total = [a + b for a, b in zip(total, sums[i], strict=True)]
         sums = dict.fromkeys(moved, total)
     for i in moved:
-        leaf, slots, scalars = C.optim_pure(*arguments(i, sums[i]))
+        leaf, slots, scalars = rule.step(*arguments(i), sums[i])
         leaves[i] = leaf
         for column, value in zip(columns, (*slots, *scalars), strict=True):
             column[i] = value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from .optimizer import Group, Optimizer, Params
+from .optimizer import Formats, Group, Optimizer, Params
 
 __all__ = ["SGD", "Adam", "AdamW"]
 
@@ -42,6 +42,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
         decoupled: bool = False,
+        **formats: Unpack[Formats],
     ) -> None:
         super().__init__(
             params,
@@ -51,6 +52,7 @@ class SGD(Optimizer):
             nesterov=nesterov,
             weight_decay=weight_decay,
             decoupled=decoupled,
+            formats=formats,
         )
 
     def _rule(self, group: Group) -> str:
@@ -103,6 +105,7 @@ class Adam(Optimizer):
         adamnc: bool = False,
         decoupled: bool = False,
         eps_mode: str = "after",
+        **formats: Unpack[Formats],
     ) -> None:
         super().__init__(
             params,
@@ -114,6 +117,7 @@ class Adam(Optimizer):
             adamnc=adamnc,
             decoupled=decoupled,
             eps_mode=eps_mode,
+            formats=formats,
         )
 
     def _rule(self, group: Group) -> str:
@@ -149,6 +153,7 @@ class AdamW(Adam):
         adamnc: bool = False,
         decoupled: bool = True,
         eps_mode: str = "after",
+        **formats: Unpack[Formats],
     ) -> None:
         super().__init__(
             params,
@@ -160,4 +165,5 @@ class AdamW(Adam):
             adamnc=adamnc,
             decoupled=decoupled,
             eps_mode=eps_mode,
+            **formats,
         )

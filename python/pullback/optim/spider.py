@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from .. import _core as C
 from .._core import GraphError, Tensor
 from .closures import replay
-from .optimizer import Group, Optimizer, Params
+from .optimizer import Formats, Group, Optimizer, Params
 
 __all__ = ["SPIDER"]
 
@@ -47,7 +47,7 @@ class SPIDER(Optimizer):
 
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, period: int = 10, beta: float = 1.0,
-        weight_decay: float = 0.0, decoupled: bool = False,
+        weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         if int(period) < 1:
             raise ValueError(f"SPIDER: period must be at least 1, got {period}\nhelp: the default is 10")
@@ -55,7 +55,7 @@ class SPIDER(Optimizer):
         self._count = 0
         self._estimate: list[Tensor] = []
         self._before: list[Tensor] = []
-        super().__init__(params, lr=lr, beta=beta, weight_decay=weight_decay, decoupled=decoupled)
+        super().__init__(params, lr=lr, beta=beta, weight_decay=weight_decay, decoupled=decoupled, formats=formats)
 
     def _rule(self, group: Group) -> str:
         return "normalized_gd"

@@ -30,14 +30,23 @@ def save(opt: Optimizer, copy: bool) -> dict[str, Any]:
             if key != "params":
                 d[f"groups.{j}.{key}"] = _plain(value)
         for i, p in enumerate(group["params"], at):
-            kept = opt._driver.get_state(p)
+            kept = opt._driver.stored_state(p)
             if kept is None:
                 continue
             d[f"state.{i}.step"] = kept[0]
             slots, scalars = _kept(opt, group)
+            tensors: dict[str, Any] = {}
             for name, slot in zip(slots, kept[1], strict=False):
-                if slot is not None:
-                    d[f"state.{i}.{name}"] = slot.clone() if copy else slot
+                if isinstance(slot, tuple):
+                    tensors[name], tensors[f"{name}.scale"] = slot
+                else:
+                    tensors[name] = slot
+            rest = kept[3]
+            if rest is not None:
+                tensors["compensation" if rest.dtype == p.dtype else "master"] = rest
+            for name, t in tensors.items():
+                if t is not None:
+                    d[f"state.{i}.{name}"] = t.clone() if copy else t
             d.update({f"state.{i}.{name}": value for name, value in zip(scalars, kept[2], strict=False)})
         at += len(group["params"])
     return d
@@ -70,7 +79,7 @@ def load(opt: Optimizer, d: Mapping[str, Any]) -> None:
             )
         if "names" in group and "names" in values and list(values["names"]) != list(group["names"]):
             raise ValueError("load_state_dict: the parameters have other names\nhelp: load the state of this model")
-        merged = {**group, **values, "params": group["params"]}
+        merged = {**group, **values, "params": group["params"], "state": group["state"], "rounding": group["rounding"]}
         for key, default in opt.defaults.items():
             if isinstance(default, tuple):
                 merged[key] = tuple(merged[key])
@@ -112,7 +121,9 @@ def _check_state(p: Tensor, kept: dict[str, Any] | None, names: tuple[tuple[str,
             )
         if value is None and step > 0:
             raise ValueError(f"load_state_dict: state {i} has no {name}\nhelp: the file is damaged or of another rule")
-        slots.append(value)
+        scale = kept.pop(f"{name}.scale", None)
+        slots.append(_codes(value, scale, f"state {i}, {name}"))
+    rest = _rest(p, kept, i)
     scalars = []
     for name in names[1]:
         if name not in kept and step > 0:
@@ -122,7 +133,40 @@ def _check_state(p: Tensor, kept: dict[str, Any] | None, names: tuple[tuple[str,
         raise ValueError(
             f"load_state_dict: state {i} has an unknown entry {sorted(kept)[0]!r}\nhelp: it belongs to another rule"
         )
-    return step, slots, scalars
+    return step, slots, scalars, rest
+
+
+def _codes(value: Any, scale: Any, place: str) -> Any:
+    """A state as the driver takes it: a floating tensor, or 8-bit codes and their scales."""
+    if value is None or (scale is None and value.dtype.is_floating):
+        return value
+    if scale is None:
+        raise ValueError(f"load_state_dict: {place}: {value.dtype.name} without scales\nhelp: the file is damaged")
+    blocks = -(-value.size // 256)
+    if value.dtype != C.uint8 or not isinstance(scale, Tensor) or scale.dtype != C.float32 or scale.shape != (blocks,):
+        raise ValueError(
+            f"load_state_dict: {place}: 8-bit states are uint8 codes with {blocks} float32 scales here\n"
+            "help: the file is damaged"
+        )
+    return value, scale
+
+
+def _rest(p: Tensor, kept: dict[str, Any], i: int) -> Any:
+    """What a rounding keeps beside a 16-bit parameter."""
+    found = [(name, kept.pop(name)) for name in ("compensation", "master") if name in kept]
+    for name, value in found:
+        dtype = p.dtype if name == "compensation" else C.float32
+        if p.dtype.itemsize != 2:
+            raise ValueError(
+                f"load_state_dict: state {i} has a {name}, but the parameter is {p.dtype.name}\n"
+                "help: build the model in the dtype in which it was saved"
+            )
+        if not isinstance(value, Tensor) or value.shape != p.shape or value.dtype != dtype:
+            raise ValueError(
+                f"load_state_dict: state {i}, {name}: must be {dtype.name}{list(p.shape)}\n"
+                "help: load the state of this model"
+            )
+    return found[0][1] if found else None
 
 
 Groups = list[tuple[int, dict[str, Any]]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .optimizer import Group, Optimizer, Params
+from typing import Unpack
+
+from .optimizer import Formats, Group, Optimizer, Params
 
 __all__ = ["AdEMAMix", "CautiousAdamW", "DiffGrad", "Grams", "Lion"]
 
@@ -36,10 +38,11 @@ class Lion(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 1e-4, *, betas: tuple[float, float] = (0.9, 0.99),
         kappa: str = "l1", kappa_param: float | None = None, weight_decay: float = 0.0, decoupled: bool = True,
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, betas=betas, kappa=kappa, kappa_param=kappa_param, weight_decay=weight_decay,
-            decoupled=decoupled,
+            decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
@@ -60,9 +63,17 @@ class _Moments(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = True, eps_mode: str = "after",
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
-            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled, eps_mode=eps_mode
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            eps_mode=eps_mode,
+            formats=formats,
         )
 
     def _read(self, group: Group, key: str) -> object:
@@ -99,9 +110,17 @@ class Grams(_Moments):
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6, weight_decay: float = 0.0, decoupled: bool = True, eps_mode: str = "after",
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
-            params, lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled, eps_mode=eps_mode
+            params,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            eps_mode=eps_mode,
+            **formats,
         )
 
 
@@ -157,9 +176,17 @@ class DiffGrad(_Moments):
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False, eps_mode: str = "after",
+        **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
-            params, lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled=decoupled, eps_mode=eps_mode
+            params,
+            lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            eps_mode=eps_mode,
+            **formats,
         )
 
 
@@ -190,11 +217,11 @@ class AdEMAMix(Optimizer):
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
         alpha: float = 5.0, alpha_steps: int | None = None, beta3_steps: int | None = None, eps: float = 1e-8,
-        weight_decay: float = 0.0, decoupled: bool = True,
+        weight_decay: float = 0.0, decoupled: bool = True, **formats: Unpack[Formats],
     ) -> None:  # fmt: skip
         super().__init__(
             params, lr=lr, betas=betas, alpha=alpha, alpha_steps=alpha_steps, beta3_steps=beta3_steps, eps=eps,
-            weight_decay=weight_decay, decoupled=decoupled,
+            weight_decay=weight_decay, decoupled=decoupled, formats=formats,
         )  # fmt: skip
 
     def _rule(self, group: Group) -> str:
