@@ -51,7 +51,7 @@ def test_the_command(tmp_path, capsys):
     assert main(["demo", "--optimizer", "SGD", "--steps", "400", "--out", str(tmp_path), "--no-progress"]) == 0
     out = capsys.readouterr().out
     assert out.count("goal 95%") == 2 and "conv net" in out and "MLP" in out
-    assert len(list(tmp_path.glob("SGD/*/*.safetensors"))) == 2
+    assert len(list(tmp_path.glob("SGD/*/step-00000400.safetensors"))) == 2
     assert main(["demo", "--optimizer", "SGD", "--steps", "1", "--out", str(tmp_path), "--no-progress"]) == 1
     assert "below the goal: conv net, MLP" in capsys.readouterr().err
     assert main(["demo", "--optimizer", "sgd"]) == 2
