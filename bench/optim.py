@@ -102,7 +102,7 @@ RULES: dict[str, Rule] = {
     "DoG": Rule("DoG", {}, ("whole", "dog"), 32, slots=2),
     "LDoG": Rule("LDoG", {}, ("loop", "ldog"), 32, slots=2),
     "TDoG": Rule("TDoG", {}, (), 32),
-    "ADoG": Rule("ADoG", {}, ("whole", "adog"), 48, slots=3),
+    "ADoG": Rule("ADoG", {}, ("whole", "adog"), 44, slots=3),
     "UDoG": Rule("UDoG", {}, (), 64),
     "Prodigy": Rule("Prodigy", {}, ("whole", "prodigy"), 76, slots=4),
     "Muon": Rule(

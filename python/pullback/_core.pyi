@@ -1583,8 +1583,13 @@ class OptimDriver:
     def get_state(self, p: Tensor) -> Any:
         """The step count, the state tensors and the state numbers of p."""
 
-    def set_state(self, p: Tensor, t: int, slots: list, scalars: object=()) -> None:
-        """Puts back what get_state gave."""
+    def set_state(self, p: Tensor, t: int, slots: list, scalars: object=(), rest: object | None=None) -> None:
+        """
+        Puts back what get_state or stored_state gave; the next step converts it.
+        """
+
+    def stored_state(self, p: Tensor) -> Any:
+        """As get_state, in the form in which it is kept, and the rest."""
 
     def forget(self, p: Tensor) -> None:
         """Drops the state of p."""
@@ -1607,6 +1612,9 @@ def optim_pure_sums(rule: int, p: Tensor, g: Tensor, slots: list, scalars: list,
 def optim_zero_grad(params: list) -> None:
     """Sets the gradients to None."""
 
+def optim_slot_bytes(p: Tensor, format: int, exact: builtins.bool) -> int:
+    """Bytes of one state of p."""
+
 def optim_scalar(v: float) -> Tensor:
     """A 0-d float64 number."""
 
@@ -1627,6 +1635,9 @@ def optim_limit(tensors: list, bound: float) -> None:
 
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
+
+def optim_add_rule(name: str, doc: str, slots: Sequence[str], numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
+    """Registers a traced rule; returns its index."""
 
 def _gradients(outputs: object, inputs: object, cotangents: object | None, create_graph: builtins.bool, retain_graph: builtins.bool) -> tuple:
     ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,7 +150,7 @@ def accuracy(model: Any, data: Any) -> float:
     return right / len(data)
 
 
-def walk(steps: int, seed: int, nets: dict[str, Callable[[], Any]], data: Any, test: Any) -> list[str]:
+def walk(steps: int, seed: int, nets: Mapping[str, Callable[[], Any]], data: Any, test: Any) -> list[str]:
     """Trains every net with every optimizer and prints the accuracies; the names of those below their goals."""
     missed = []
     width = max(map(len, SETTINGS))

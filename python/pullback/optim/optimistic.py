@@ -45,10 +45,13 @@ def extrapolate(gradients: Sequence[Tensor | Sequence[Tensor]], reg: float = 1e-
     try:
         weights = _weights(_gram(rows), reg) if len(rows) > 2 else [0.0] * (len(rows) - 2) + [1.0]
         latest = rows[-len(weights) :]
-        out = [sum((w * g for w, g in zip(weights, column, strict=True)), 0.0) for column in zip(*latest, strict=True)]
+        out: list[Any] = [
+            sum((w * g for w, g in zip(weights, column, strict=True)), 0.0) for column in zip(*latest, strict=True)
+        ]
     finally:
         C._set_grad_enabled(before)
-    return out[0] if single else out
+    limit: Tensor | list[Tensor] = out[0] if single else out
+    return limit
 
 
 def _gram(rows: list[list[Tensor]]) -> list[list[float]]:
@@ -178,7 +181,7 @@ class OptAMSGrad(Optimizer):
             raise ValueError("step: got a closure and grads\nhelp: give one of them")
         loss = None if closure is None else self._differentiate(closure)
         params = self._parameters()
-        ordered = [p.grad for p in params] if grads is None else self._order(grads)
+        ordered: list[Tensor | None] = [p.grad for p in params] if grads is None else self._order(grads)
         before, old = C._set_grad_enabled(False), self._history
         try:
             ordered = self._limited(ordered, clip_norm, clip_value, scale)
