@@ -2,7 +2,7 @@
 # A new element-wise header in csrc/ops goes into PB_MAP_UNITS, a new kernel file csrc/cpu/NAME.cpp into PB_CPU_UNITS.
 set(PB_MAP_UNITS arithmetic transcendental activations sampling losses)
 set(PB_REDUCE_UNITS reductions)
-set(PB_CPU_UNITS cast gemm conv pool row attention optim tile)
+set(PB_CPU_UNITS cast gemm conv pool row attention optim tile code)
 
 set(PB_ISA_v2 -march=x86-64-v2)
 set(PB_ISA_v3 -march=x86-64-v3)

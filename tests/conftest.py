@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def pytest_configure():
 
     tools/errors.py --log FILE then tells which messages of the sources never came.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job of a shell; some tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.environ.get("PULLBACK_ERROR_LOG")
     if not log:
         return

@@ -53,6 +53,8 @@ MAP: dict[str, Callable[..., np.ndarray]] = {
     "isnan": np.isnan,
     "isinf": np.isinf,
     "isfinite": np.isfinite,
+    "silu_mul": lambda a, b: a * _sigmoid(a) * b,
+    "gelu_mul": lambda a, b: a * 0.5 * _erfc(-a / np.sqrt(2)) * b,
     "abs": np.abs,
     "square": np.square,
     "sign": np.sign,

@@ -81,7 +81,7 @@ def dog(p, g, states, hyper, sums):
     return start + d, {"start": start, "displacement": d, "distance": distance, "grad_squares": squares}
 
 
-DOG_STATES = {"start": "tensor", "displacement": "tensor", "distance": "number", "grad_squares": "number"}
+DOG_STATES = {"start": "exact", "displacement": "exact", "distance": "number", "grad_squares": "number"}
 DOG_HYPER = {"lr": 1.0, "reps_rel": 1e-6, "eps": 1e-8}
 DoG = pb.optim.rule("DoG", states=DOG_STATES, hyper=DOG_HYPER, update=dog, measure=dog_measure, over="model")
 LDoG = pb.optim.rule("LDoG", states=DOG_STATES, hyper=DOG_HYPER, update=dog, measure=dog_measure)

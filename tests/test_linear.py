@@ -495,7 +495,7 @@ def probe(threads, level=None):
 
 def test_bits_do_not_depend_on_threads():
     r = rng(27)
-    for m, n, k in [(300, 500, 600), (1, 3000, 900), (3000, 1, 900), (1500, 20, 300)]:
+    for m, n, k in [(300, 500, 600), (1, 3000, 900), (3000, 1, 900), (1500, 20, 300), (40, 900, 3000)]:
         a, b = pb.tensor(r.normal(size=(m, k)).astype(np.float32)), pb.tensor(r.normal(size=(k, n)).astype(np.float32))
         results = []
         for threads in (1, 2, 3, 8):
@@ -517,6 +517,32 @@ def test_rows_do_not_depend_on_the_batch():
     whole, y = (pb.tensor(a) @ pb.tensor(b)).numpy(), pb.tensor(b)
     for rows in (1, 2, 15, 33):
         assert np.array_equal((pb.tensor(a[:rows]) @ y).numpy(), whole[:rows])
+
+
+def test_a_row_through_a_large_matrix():
+    """Beyond the caches one row takes another way through memory to the same bits."""
+    r = rng(29)
+    for m, n, k in [(2, 2500, 1001), (2, 300, 8001)]:
+        a, b = r.normal(size=(m, k)).astype(np.float32), r.normal(size=(k, n)).astype(np.float32)
+        whole, y = (pb.tensor(a) @ pb.tensor(b)).numpy(), pb.tensor(b)
+        check_product(pb.tensor(a[:1]) @ y, a[:1], b, "float32")
+        assert np.array_equal((pb.tensor(a[:1]) @ y).numpy(), whole[:1])
+
+
+def test_panels_of_both_operands():
+    """More than one panel along rows, columns and the inner axis, and parts that end inside a tile."""
+    r = rng(30)
+    for m, n, k in [(1100, 1090, 1300), (70, 2200, 2100), (1300, 70, 2100), (530, 1500, 300), (30, 600, 5000)]:
+        a, b = r.normal(size=(m, k)).astype(np.float32), r.normal(size=(k, n)).astype(np.float32)
+        x, y = pb.tensor(a), pb.tensor(b)
+        xt, yt = pb.tensor(np.ascontiguousarray(a.T)), pb.tensor(np.ascontiguousarray(b.T))
+        pb.set_num_threads(3)
+        many = (x @ y).numpy()
+        check_product(x @ y, a, b, "float32")
+        for p, q in [(xt.mT, y), (x, yt.mT), (xt.mT, yt.mT)]:
+            assert np.array_equal((p @ q).numpy(), many)
+        pb.set_num_threads(1)
+        assert np.array_equal((x @ y).numpy(), many)
 
 
 # ---- errors

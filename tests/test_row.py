@@ -73,6 +73,12 @@ CASES = {
     ),
     "rms_norm": (lambda x, w: pb.rms_norm(x, w), [draw(3, 6), draw(6, seed=1)]),
     "group_norm": (lambda x, w, b: pb.group_norm(x, 2, w, b), [draw(2, 4, 3), draw(4, seed=1), draw(4, seed=2)]),
+    "group_norm, planes": (
+        lambda x, w, b: pb.group_norm(x, 2, w, b),
+        [draw(2, 4, 5, 4), draw(4, seed=1), draw(4, seed=2)],
+    ),
+    "group_norm, planes without weight": (lambda x: pb.group_norm(x, 1), [draw(2, 2, 17)]),
+    "group_norm, planes with bias": (lambda x, b: pb.group_norm(x, 3, None, b), [draw(1, 3, 16), draw(3, seed=2)]),
     "batch_norm": (
         lambda x, w, b: pb.batch_norm(x, None, None, w, b, training=True),
         [draw(3, 2, 4), draw(2, seed=1), draw(2, seed=2)],
@@ -369,10 +375,57 @@ def test_running_statistics_stay_outside_the_graph():
     assert running_mean.dtype == pb.float32
 
 
-def test_group_norm():
-    x, w, b = draw(2, 6, 4, 3), draw(6, seed=1), draw(6, seed=2)
+@pytest.mark.parametrize("shape", [(2, 6, 4, 3), (2, 6, 7, 5), (1, 6, 1), (3, 6, 40, 33)])
+def test_group_norm(shape):
+    x, w, b = draw(*shape), draw(6, seed=1), draw(6, seed=2)
     for groups in (1, 2, 3, 6):
         close(pb.group_norm(pb.asarray(x), groups, pb.asarray(w), pb.asarray(b)), np_group_norm(x, groups, w, b))
+
+
+@pytest.mark.parametrize("dtype", [pb.bfloat16, pb.float16])
+def test_group_norm_of_half_planes(dtype):
+    """Computed in float32, rounded once; the gradients have the operands' types."""
+    leaves = [pb.tensor(draw(*s, seed=i), dtype=dtype, requires_grad=True) for i, s in enumerate([(2, 4, 6, 5), (4,)])]
+    wide = [pb.tensor(t.detach().astype(pb.float32), requires_grad=True) for t in leaves]
+    y, want = (pb.group_norm(x, 2, w) for x, w in (leaves, wide))
+    assert y.dtype == dtype and y.tolist() == want.astype(dtype).tolist()
+    g = draw(2, 4, 6, 5, seed=5)
+    y.backward(pb.asarray(g).astype(dtype))
+    want.backward(pb.asarray(g).astype(dtype).astype(pb.float32))
+    for t, r in zip(leaves, wide, strict=True):
+        assert t.grad.dtype == dtype and t.grad.tolist() == r.grad.astype(dtype).tolist()
+
+
+# ---- outputs that leave the cache
+
+
+@pytest.mark.parametrize("rows,n", [(8200, 1029), (1_700_000, 5), (70, 120_001), (2, 4_200_000)])
+def test_rows_past_the_cache(rows, n):
+    """A streamed output has the bits of one that stays in the cache (Note [Streaming stores])."""
+    x, g = pb.random.normal((rows, n)), pb.random.normal((rows, n))
+    w, b = pb.random.normal((n,)), pb.random.normal((n,))
+    part = slice(rows // 2, rows // 2 + 1 + rows // 5000)
+    whole = [pb.tensor(t, requires_grad=True) for t in (x, w)]
+    small = [pb.tensor(t, requires_grad=True) for t in (x[part], w)]
+    for f in (lambda x, w: pb.softmax(x), lambda x, w: pb.layer_norm(x, w, b), lambda x, w: pb.rms_norm(x, w)):
+        for t in whole + small:
+            t.grad = None
+        y, want = f(*whole), f(*small)
+        assert y[part].tobytes() == want.tobytes() and y[-1].tobytes() == f(x[-1:], w)[0].tobytes()
+        y.backward(g)
+        want.backward(g[part])
+        assert whole[0].grad[part].tobytes() == small[0].grad.tobytes()
+
+
+def test_planes_past_the_cache():
+    x, g, w = pb.random.normal((9, 8, 347, 353)), pb.random.normal((9, 8, 347, 353)), pb.random.normal((8,))
+    for f in (lambda x: pb.group_norm(x, 4, w), lambda x: pb.group_norm(x, 4, w, w)):
+        whole, small = pb.tensor(x, requires_grad=True), pb.tensor(x[7:8], requires_grad=True)
+        y, want = f(whole), f(small)
+        assert y[7:8].tobytes() == want.tobytes()
+        y.backward(g)
+        want.backward(g[7:8])
+        assert whole.grad[7:8].tobytes() == small.grad.tobytes()
 
 
 # ---- orders, extremes, running sums

@@ -261,7 +261,8 @@ nb::list saved_of(const Tensor& root) {
     return false;
   };
   nb::list out;
-  visit_saved(root, [&](const char* op, const Tensor& t) {
+  visit_saved(root, [&](const char* op, const Kept& kept) {
+    const Tensor& t = kept.t;
     if (parameter(t) || t->storage == root->storage) return;
     nb::dict row;
     row["op"] = op;
@@ -270,6 +271,8 @@ nb::list saved_of(const Tensor& root) {
     row["bytes"] = int64_t(t->storage->bytes);
     row["address"] = reinterpret_cast<uintptr_t>(t.raw());
     row["storage"] = reinterpret_cast<uintptr_t>(t->storage);
+    row["scheme"] = kept.scheme;
+    row["error"] = kept.error;
     out.append(row);
   });
   return out;

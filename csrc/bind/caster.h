@@ -61,12 +61,16 @@ void bind_create(nb::module_& m);
 void bind_ops(nb::module_& m);
 void bind_shapes(nb::module_& m);
 void bind_autograd(nb::module_& m);
+void bind_codes(nb::module_& m);
+void bind_fused(nb::module_& m);
+void bind_saving(nb::module_& m);
 void bind_random(nb::module_& m);
 void bind_interop(nb::module_& m);
 void bind_linear(nb::module_& m);
 void bind_conv(nb::module_& m);
 void bind_rows(nb::module_& m);
 void bind_optim(nb::module_& m);
+int block_bits(const char* op, nb::handle saved);  // 4, 8; -1 for "input", 0 for None; codes.cpp
 Tensor get_item(const Tensor& x, PyObject* key);
 void set_item(const Tensor& x, PyObject* key, const Tensor& value);
 

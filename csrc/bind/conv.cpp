@@ -25,8 +25,10 @@ Pair or_size(const char* op, const Axes& stride, Pair size) {
 // Not std::optional<Operand>: its caster is noexcept, so an error of the conversion would end the process.
 Tensor or_none(nb::handle t) { return t.is_none() ? Tensor() : to_tensor(t.ptr()); }
 
-ConvOptions options(const char* op, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups) {
-  return {pair_of(op, "stride", stride), pair_of(op, "padding", padding), pair_of(op, "dilation", dilation), groups};
+ConvOptions options(const char* op, const Dims& stride, const Dims& padding, const Dims& dilation, int64_t groups,
+                    int saved = 0) {
+  return {pair_of(op, "stride", stride), pair_of(op, "padding", padding), pair_of(op, "dilation", dilation), groups,
+          saved};
 }
 
 void bind_pools(nb::module_& m) {
@@ -65,30 +67,34 @@ void bind_pools(nb::module_& m) {
 void bind_conv(nb::module_& m) {
   def_op(
       m,
-      {"conv2d", "Linear", "conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1)",
+      {"conv2d", "Linear", "conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, saved=None)",
        "Cross-correlation of x (n, c, h, w) with weight (o, c / groups, kh, kw), plus bias (o). stride, padding and "
        "dilation are ints or pairs (height, width). The result has the shape (n, o, oh, ow) with "
-       "oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1."},
+       "oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. saved: 4 or 8 keeps x for backward in blocks of that "
+       "many bits, rounded without bias."},
       [](const Operand& x, const Operand& w, nb::handle b, const Dims& stride, const Dims& padding,
-         const Dims& dilation,
-         int64_t groups) { return conv2d(x.t, w.t, or_none(b), options("conv2d", stride, padding, dilation, groups)); },
+         const Dims& dilation, int64_t groups, nb::handle saved) {
+        int bits = block_bits("conv2d", saved);
+        return conv2d(x.t, w.t, or_none(b), options("conv2d", stride, padding, dilation, groups, bits));
+      },
       nb::arg("x"), nb::arg("weight"), nb::arg("bias").none() = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
-      nb::arg("padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1);
+      nb::arg("padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1, nb::arg("saved").none() = nb::none());
   def_op(
       m,
-      {"conv1d", "Linear", "conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1)",
+      {"conv1d", "Linear", "conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, saved=None)",
        "Cross-correlation of x (n, c, length) with weight (o, c / groups, k), plus bias (o)."},
       [](const Operand& x, const Operand& w, nb::handle b, const Dims& stride, const Dims& padding,
-         const Dims& dilation, int64_t groups) {
+         const Dims& dilation, int64_t groups, nb::handle saved) {
         const char* op = "conv1d";
         ConvOptions o{{1, one_of(op, "stride", stride)},
                       {0, one_of(op, "padding", padding)},
                       {1, one_of(op, "dilation", dilation)},
-                      groups};
+                      groups,
+                      block_bits(op, saved)};
         return conv1d(x.t, w.t, or_none(b), o);
       },
       nb::arg("x"), nb::arg("weight"), nb::arg("bias").none() = nb::none(), nb::kw_only(), nb::arg("stride") = 1,
-      nb::arg("padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1);
+      nb::arg("padding") = 0, nb::arg("dilation") = 1, nb::arg("groups") = 1, nb::arg("saved").none() = nb::none());
   def_op(
       m,
       {"conv_transpose2d", "Linear",

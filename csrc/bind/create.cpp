@@ -254,8 +254,8 @@ void bind_create(nb::module_& m) {
         d["reserved"] = s.reserved;
         d["allocations"] = s.allocations;
         d["system_calls"] = s.system_calls;
-        d["tensors"] = alloc::Recycled<TensorImpl>::alive;
-        d["nodes"] = Node::alive;
+        d["tensors"] = tensors_alive();
+        d["nodes"] = Node::alive();
         return d;
       },
       "Bytes in use, at most, reserved; numbers of allocations, system calls, tensors and nodes.");

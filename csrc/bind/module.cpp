@@ -10,6 +10,7 @@ void bind_cuda(nb::module_& m);
 void bind_threads(nb::module_& m);
 void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
+void bind_fewbit(nb::module_& m);
 void bind_dtypes(nb::module_& m);
 void bind_user_rule(nb::module_& m);
 }  // namespace pb::py
@@ -32,7 +33,11 @@ NB_MODULE(_core, m) {
   bind_conv(m);
   bind_rows(m);
   bind_random(m);
+  bind_codes(m);
+  bind_fused(m);
+  bind_saving(m);
   bind_optim(m);
+  bind_fewbit(m);
   bind_user_rule(m);
   bind_autograd(m);
   bind_cuda(m);

@@ -8,6 +8,7 @@
 
 #include "bind/caster.h"
 #include "bind/random.h"
+#include "bind/saving.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
@@ -37,13 +38,6 @@ double to_double(PyObject* o, const MapOp& op, int i) {
   return v;
 }
 
-void check_saved(PyObject* o, const MapOp& op) {
-  if (o == Py_None) return;
-  if (PyUnicode_Check(o) && PyUnicode_CompareWithASCIIString(o, "input") == 0) return;
-  fail<ValueError>(op.name, "this build keeps inputs or outputs exactly; saved= takes None or 'input'",
-                   "leave saved= out");
-}
-
 // A traced value (pullback.optim.trace) stands for a tensor and takes the call itself.
 PyObject* stand_in(PyObject* const* args, size_t n) {
   for (size_t i = 0; i < n; i++) {
@@ -58,6 +52,7 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
   double params[kMaxArgs];
   for (int i = 0; i < op.nargs; i++) params[i] = op.args[i].value;
   Generator* rng = nullptr;
+  Saving saving;
   size_t n = size_t(op.inputs);
   if (nargs < n || nargs > n + size_t(op.nargs))
     fail<DTypeError>(op.name, "takes " + std::to_string(n) + " tensors, got " + std::to_string(nargs) + " arguments",
@@ -84,7 +79,7 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     else if (at == op.nargs && op.random)
       rng = generator_of(value);
     else if (at == op.nargs)
-      check_saved(value, op);
+      saving = saving_from(value, op.name, op.activation);
     else
       fail<DTypeError>(op.name, std::string("unexpected argument '") + PyUnicode_AsUTF8(key) + "'",
                        "see help(pb." + std::string(op.name) + ")");
@@ -96,7 +91,7 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     nb::handle name(self->name);
     return nb::handle(traced).attr("_pullback_op")(name, inputs, constants).release().ptr();
   }
-  return wrap(map_call(op, {in, n}, params, rng));
+  return wrap(map_call(op, {in, n}, params, rng, &saving));
 }
 
 PyObject* op_vectorcall(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames) {
@@ -221,6 +216,7 @@ void bind_compositions(nb::module_& m) {
 nb::list table() {
   nb::list out;
   for (const MapOp* op : map_ops()) {
+    if (op->internal) continue;
     nb::dict row;
     row["name"] = std::string(op->name);
     row["family"] = "Map";

@@ -202,13 +202,12 @@ void bind_attention(nb::module_& m) {
        "saved=None)",
        "softmax(q k^T * scale) v for q (..., L, D), k (..., S, D), v (..., S, E); scale is 1 / sqrt(D) unless given. A "
        "bool mask is True where a query attends, a float mask is added; causal: query i sees keys 0..i. A query that "
-       "attends to nothing gives 0."},
+       "attends to nothing gives 0. saved: 4 or 8 keeps q, k, v and the result in blocks of that many bits, where the "
+       "blocked kernel runs (float32, at least 4 heads, no mask, no dropout)."},
       [](const Operand& q, const Operand& k, const Operand& v, nb::handle mask, bool causal, nb::handle scale,
          double dropout, nb::handle rng, nb::handle saved) {
-        if (!saved.is_none() && !(nb::isinstance<nb::str>(saved) && nb::cast<std::string_view>(saved) == "input"))
-          fail<ValueError>("scaled_dot_product_attention",
-                           "this build keeps inputs exactly; saved= takes None or 'input'", "leave saved= out");
         AttentionOptions o;
+        o.saved = block_bits("scaled_dot_product_attention", saved);
         o.causal = causal;
         o.has_scale = !scale.is_none();
         if (o.has_scale) o.scale = nb::cast<double>(nb::float_(scale));

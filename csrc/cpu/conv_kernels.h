@@ -24,7 +24,7 @@ inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-enum Slots { kPanels, kOffsets, kPartials, kPlanes, kWide, kTurned };  // scratch of the caller, then of each thread
+enum Slots { kPanels, kOffsets, kPartials, kPlanes, kWide, kTurned, kCopied };  // scratch of the caller, then of each thread
 template <class T>
 T* scratch(Slots slot, int64_t n) {
   return static_cast<T*>(pb_scratch(slot, size_t(n) * sizeof(T)));
@@ -121,7 +121,7 @@ struct Forward {
   const ConvShape& s;
   int64_t block, blocks;
   InputGrid<S> grid;
-  int64_t depth, ldc;
+  int64_t depth, together, ldc;  // images of a task, 0: part of one (Note [Small planes])
   S* y;
   const S *x, *bias;
   S* panels;
@@ -133,7 +133,9 @@ struct Forward {
         blocks(ceil_div(shape.oh, rows)),
         grid(shape, rows),
         depth(shape.c * shape.kh * shape.kw),
-        ldc(ceil_div(rows * grid.width, kTileCols<S>) * kTileCols<S>),
+        together(s.groups == 1 && blocks == 1 ? images_together<S>(s.n, s.o, s.oh * s.ow, s.oh * grid.width) : 0),
+        ldc(together ? copied_pitch<S>(together * s.oh * s.ow)
+                     : ceil_div(rows * grid.width, kTileCols<S>) * kTileCols<S>),
         y(static_cast<S*>(out)),
         x(static_cast<const S*>(in)),
         bias(static_cast<const S*>(b)) {}
@@ -152,8 +154,13 @@ struct Forward {
 
   static void run(void* ctx, int64_t begin, int64_t end) {
     const Forward& f = *static_cast<Forward*>(ctx);
-    S* planes = scratch<S>(kPlanes, f.s.c * f.grid.per_channel() + f.grid.slack());
+    S* planes = scratch<S>(kPlanes, at_least(f.together, 1) * f.s.c * f.grid.per_channel() + f.grid.slack());
     S* wide = scratch<S>(kWide, f.s.o * f.ldc);
+    if (f.together) {
+      S* copied = scratch<S>(kCopied, kDepth * f.ldc + 8);
+      for (int64_t t = begin; t < end; t++) f.whole_images(t * f.together, planes, wide, copied);
+      return;
+    }
     for (int64_t t = begin; t < end; t++) f.task(t / f.blocks, t % f.blocks * f.block, planes, wide);
   }
   void task(int64_t image, int64_t y0, S* planes, S* wide) const {
@@ -169,6 +176,18 @@ struct Forward {
       }
     }
   }
+  void whole_images(int64_t first, S* planes, S* wide, S* copied) const {
+    int64_t size = s.oh * s.ow;
+    Positions p{at_most(together, s.n - first), s.c * grid.per_channel(), s.oh, s.ow, grid.width};
+    for (int64_t i = 0; i < p.count; i++) grid.pack(planes + i * p.image, x + (first + i) * s.c * s.h * s.w, s.c, 0);
+    copied_product(wide, ldc, panels, s.o, planes, off, depth, p, copied);
+    for (int64_t i = 0; i < p.count; i++)
+      for (int64_t o = 0; o < s.o; o++) {
+        S *to = y + ((first + i) * s.o + o) * size, *from = wide + o * ldc + i * size, b = bias ? bias[o] : S(0);
+        for (int64_t q = 0; q < size; q++) to[q] = from[q] + b;
+      }
+  }
+  int64_t tasks() const { return together ? ceil_div(s.n, together) : s.n * s.groups * blocks; }
 };
 
 template <class S>
@@ -177,7 +196,7 @@ void conv_forward(void* y, const void* x, const void* weight, const void* bias, 
   int64_t row_bytes = (s.c * one.y.phases * one.x.phases + s.o) * one.width * int64_t(sizeof(S));
   Forward<S> f(y, x, bias, s, block_rows(row_bytes, s.oh, s.n * s.groups));
   f.prepare(static_cast<const S*>(weight));
-  int64_t tasks = s.n * s.groups * f.blocks;
+  int64_t tasks = f.tasks();
   double flops = 2.0 * double(s.n * s.groups * s.o) * double(f.depth) * double(s.oh * s.ow);
   pb_parallel_for(tasks, task_grain(flops, tasks), &Forward<S>::run, &f);
 }
@@ -190,7 +209,7 @@ struct InputGrad {
   Axis ya, xa;
   int64_t qy, qx, nqy, nqx;  // first grid row and column that hold input, and how many do
   int64_t shared, width, taps;
-  int64_t block, blocks, rows, plane, ldc;
+  int64_t block, blocks, rows, plane, together, ldc;
   S* dx;
   const S* g;
   S* panels;
@@ -213,7 +232,9 @@ struct InputGrad {
     blocks = ceil_div(nqy, block);
     rows = block + ya.reach;
     plane = rows * width + shared;
-    ldc = ceil_div(block * width, kTileCols<S>) * kTileCols<S>;
+    bool plain = s.groups == 1 && blocks == 1 && s.sh == 1 && s.sw == 1;
+    together = plain ? images_together<S>(s.n, s.c, s.h * s.w, s.h * width) : 0;
+    ldc = together ? copied_pitch<S>(together * s.h * s.w) : ceil_div(block * width, kTileCols<S>) * kTileCols<S>;
   }
 
   // Panels and offsets of the phases one after another; within a phase k runs over (o, taps of the phase).
@@ -246,8 +267,13 @@ struct InputGrad {
 
   static void run(void* ctx, int64_t begin, int64_t end) {
     const InputGrad& f = *static_cast<InputGrad*>(ctx);
-    S* planes = scratch<S>(kPlanes, f.s.o * f.plane + f.xa.reach + 2 * kTileCols<S>);
+    S* planes = scratch<S>(kPlanes, at_least(f.together, 1) * f.s.o * f.plane + f.xa.reach + 2 * kTileCols<S>);
     S* wide = scratch<S>(kWide, f.s.c * f.ldc);
+    if (f.together) {
+      S* copied = scratch<S>(kCopied, kDepth * f.ldc + 8);
+      for (int64_t t = begin; t < end; t++) f.whole_images(t * f.together, planes, wide, copied);
+      return;
+    }
     for (int64_t t = begin; t < end; t++) f.task(t / f.blocks, t % f.blocks * f.block, planes, wide);
   }
   void task(int64_t image, int64_t first, S* planes, S* wide) const {
@@ -267,6 +293,19 @@ struct InputGrad {
         at += depth;
       }
   }
+  // Stride 1: rows and columns of the grid are those of the input.
+  void whole_images(int64_t first, S* planes, S* wide, S* copied) const {
+    Positions p{at_most(together, s.n - first), s.o * plane, s.h, s.w, width};
+    for (int64_t i = 0; i < p.count * s.o; i++)
+      pack_plane(planes + i * plane, rows, width, shared, g + (first * s.o + i) * s.oh * s.ow, s.oh, s.ow,
+                 qy - ya.reach, 1, qx - xa.reach, 1);
+    copied_product(wide, ldc, panels, s.c, planes, off, s.o * taps, p, copied);
+    for (int64_t i = 0; i < p.count; i++)
+      for (int64_t c = 0; c < s.c; c++)
+        __builtin_memcpy(dx + ((first + i) * s.c + c) * s.h * s.w, wide + c * ldc + i * s.h * s.w,
+                         size_t(s.h * s.w) * sizeof(S));
+  }
+  int64_t tasks() const { return together ? ceil_div(s.n, together) : s.n * s.groups * blocks; }
   // Input positions that no tap reads have gradient zero.
   void clear(int64_t image, int64_t y0, int64_t count) const {
     int64_t lo = at_least(y0 * s.sh - s.ph, 0), hi = at_most((y0 + count) * s.sh - s.ph, s.h);
@@ -294,7 +333,7 @@ template <class S>
 void conv_input_grad(void* dx, const void* g, const void* weight, const ConvShape& s) {
   InputGrad<S> f(dx, g, s);
   f.prepare(static_cast<const S*>(weight));
-  int64_t tasks = s.n * s.groups * f.blocks;
+  int64_t tasks = f.tasks();
   double flops = 2.0 * double(s.n * s.groups * s.o) * double(s.c * f.taps) * double(s.oh * s.ow);
   pb_parallel_for(tasks, task_grain(flops, tasks), &InputGrad<S>::run, &f);
 }

@@ -246,4 +246,69 @@ void grid_product(S* c, int64_t ldc, const S* panels, int64_t m, const S* b, con
       }
 }
 
+// The useful positions of a grid: `rows` runs of `cols` neighbours, `pitch` apart, in each of `count` images.
+struct Positions {
+  int64_t count, image, rows, cols, pitch;
+  int64_t all() const { return count * rows * cols; }
+};
+
+// Note [Small planes]
+// On a plane of 7x7 or 14x14 the surplus columns of a grid and the unfilled last tile cost a quarter or an eighth of the
+// work. With enough output channels it pays to copy the useful positions of several images side by side, one block of
+// k at a time, and to read the tiles from there.
+template <class S>
+constexpr int64_t kCopiedCols = 1280 / int64_t(sizeof(S));  // with kDepth steps of k, half of a second-level cache
+template <class S>
+int64_t copied_pitch(int64_t cols) {
+  constexpr int64_t tile = 2 * kLanes<S>;
+  return (cols + tile - 1) / tile * tile;
+}
+// How many of n images to take together; 0 where copying does not pay. `wide` columns of one image lie on the grid.
+template <class S>
+int64_t images_together(int64_t n, int64_t m, int64_t useful, int64_t wide) {
+  int64_t best = 0;
+  double share = double(useful) / double(copied_pitch<S>(wide)) * (1 + 12.0 / double(m));
+  for (int64_t t = 1; t <= n && (t == 1 || t * useful <= kCopiedCols<S>); t++) {
+    double s = double(t * useful) / double(copied_pitch<S>(t * useful));
+    if (s > share + 1e-9) best = t, share = s;
+  }
+  return useful <= kCopiedCols<S> ? best : 0;
+}
+
+template <class S>
+void copy_positions(S* to, int64_t ld, const S* b, const int64_t* off, int64_t k, const Positions& p) {
+  typedef S Eight __attribute__((vector_size(8 * sizeof(S))));
+  for (int64_t i = 0; i < k; i++) {
+    S* at = to + i * ld;
+    for (int64_t n = 0; n < p.count; n++) {
+      const S* from = b + off[i] + n * p.image;
+      for (int64_t r = 0; r < p.rows; r++, at += p.cols, from += p.pitch)
+        for (int64_t q = 0; q < p.cols; q += 8) {  // what is written too far is overwritten next
+          Eight v;
+          __builtin_memcpy(&v, from + q, sizeof v);
+          __builtin_memcpy(at + q, &v, sizeof v);
+        }
+    }
+  }
+}
+
+// grid_product on the useful positions only; `space` has room for kDepth * copied_pitch + 8 numbers.
+template <class S>
+void copied_product(S* c, int64_t ldc, const S* panels, int64_t m, const S* b, const int64_t* off, int64_t k,
+                    const Positions& positions, S* space) {
+  Split ms(m, kRows), ks(k, kDepth);
+  constexpr int64_t tile = 2 * kLanes<S>;
+  int64_t cols = positions.all(), ld = copied_pitch<S>(cols), at[kDepth];
+  for (int64_t i = 0; i < kDepth; i++) at[i] = i * ld;
+  for (int64_t kb = 0; kb < ks.count; kb++) {
+    copy_positions(space, ld, b, off + ks.start(kb), ks.size(kb), positions);
+    for (int64_t p = 0; p < cols; p += tile)
+      for (int64_t i = 0; i < ms.count; i++) {
+        int64_t rows = ms.size(i), first = ms.start(i);
+        product_of<S>(rows, false)(panels + first * k + ks.start(kb) * rows, space + p, at, ks.size(kb),
+                                   c + first * ldc + p, ldc, kb > 0);
+      }
+  }
+}
+
 }  // namespace pb

@@ -45,6 +45,23 @@ struct Product {
   struct Part {
     int64_t batch, i, m, j, n, k0, k1;
   };
+  static constexpr int64_t kLine = 64 / int64_t(sizeof(S));
+  static void fetch(TileArgs<S>& t, const S* from, int64_t step) {
+    t.ahead = from;
+    t.ahead_step = step * int64_t(sizeof(S));
+  }
+  // Tile `number` since the last packing fetches a part of what the next one will read.
+  void fetch_group(TileArgs<S>& t, const LoadB& b, const Part& r, const Strips& sb, int64_t group, int64_t number,
+                   int64_t k0, int64_t k) const {
+    if (group * kGroup >= sb.count) {
+      group = 0, k0 += k;
+      if (k0 >= r.k1) return;
+    }
+    int64_t j = r.j + sb.begin(group * kGroup), at = number * kLine;
+    if (b.along_lines() && at < kGroup * kCols) fetch(t, b.direct(j + at, k0), g.b_row);
+    if (!b.along_lines() && b.along_steps() && at < k) fetch(t, b.direct(j, k0 + at), g.b_col);
+  }
+
   // For each block of k: a is packed whole and b in groups of strips, unless they come packed; each strip of b meets all
   // strips of a. What is used once or twice and lies well is read in place.
   void block(const Part& r, const S* packed_a, const S* packed_b, S* space) const {
@@ -59,7 +76,7 @@ struct Product {
       const S* pa = packed_a ? packed_a + (k0 - r.k0) * sa.count * kPitch : space;
       S* pb = space;
       if (!packed_a && !direct_a) {
-        pack(space, a, k0, k, sa, 0, sa.count);
+        pack(space, k * kPitch, a, k0, k, sa, 0, sa.count);
         pb += sa.count * kPitch * k;
       }
       TileArgs<S> t{};
@@ -75,7 +92,8 @@ struct Product {
         if (plan.direct_b && t.width % kLane == 0) {
           if constexpr (LoadB::dense) t.b = b.direct(j, k0), t.b_step = g.b_row;
         } else if (!packed_b && (s % kGroup == 0 || plan.direct_b)) {
-          pack(pb + s % kGroup * k * kCols, b, k0, k, sb, s, plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
+          pack(pb + s % kGroup * k * kCols, k * kCols, b, k0, k, sb, s,
+               plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
         }
         auto& tiles = kTiles<S>.fn[ceil_div(t.width, kLane) - 1];
         for (int64_t q = 0; q < sa.count; q++) {
@@ -84,9 +102,14 @@ struct Product {
           if constexpr (LoadA::dense)
             if (direct_a) t.a = a.direct(i, k0);
           t.c = c + i * g.c_row + j;
-          const S* next = packed_b && s + 1 < sb.count ? t.b + k * kCols : t.a + k * kPitch;
-          t.ahead = next + q * k * (64 / int64_t(sizeof(S)));
-          if (q * 64 >= kCols * int64_t(sizeof(S))) t.ahead = t.b;
+          if (packed_b && s + 1 < sb.count && q * kLine < kCols)
+            fetch(t, t.b + k * kCols + q * k * kLine, kLine);
+          else if (packed_a && s == 0)
+            fetch(t, t.a + k * kPitch, kLine);
+          else
+            fetch(t, t.b, t.b_step);
+          if constexpr (LoadB::dense)
+            if (!packed_b && !plan.direct_b) fetch_group(t, b, r, sb, s / kGroup + 1, s % kGroup * sa.count + q, k0, k);
           tiles[h - 1](t);
           if (k0 + k == g.k) finish(t.c, g.c_row, h, t.width, j, store);
         }
@@ -94,13 +117,20 @@ struct Product {
     }
   }
 
-  // Packing task `piece` of a panel: a few strips of one block of k.
-  template <int64_t kStrips, class Load>
+  // Packing task `piece` of a panel: a part of one block of k. Where lines are neighbours it is some steps of all strips,
+  // so that memory is read in long runs, otherwise all steps of some strips.
+  template <class Load>
   void pack_piece(S* to, const Load& load, const Strips& t, int64_t piece, int64_t k0, int64_t k1) const {
-    int64_t groups = ceil_div(plan.strips, kStrips), s = piece % groups * kStrips, at = piece / groups * plan.depth;
-    if (k0 + at >= k1 || s >= t.count) return;
+    int64_t groups = ceil_div(plan.strips, plan.piece), at = piece / groups * plan.depth, part = piece % groups;
+    if (k0 + at >= k1) return;
     int64_t k = at_most(plan.depth, k1 - k0 - at);
-    pack(to + (at * t.count + s * k) * t.pitch, load, k0 + at, k, t, s, at_most(s + kStrips, t.count));
+    to += at * t.count * t.pitch;
+    if (load.along_lines()) {
+      int64_t p = part * k / groups, end = (part + 1) * k / groups;
+      pack(to + p * t.pitch, k * t.pitch, load, k0 + at + p, end - p, t, 0, t.count);
+    } else if (int64_t s = part * plan.piece; s < t.count) {
+      pack(to + s * k * t.pitch, k * t.pitch, load, k0 + at, k, t, s, at_most(s + plan.piece, t.count));
+    }
   }
 
   // Tasks are numbered panel after panel, and in each the pieces before the parts of c. Two panels are in memory: a piece
@@ -114,9 +144,9 @@ struct Product {
     if (at < plan.pieces) {
       wait_for(computed[half], q / 2 * plan.tasks);
       if (plan.by_rows)
-        pack_piece<kGroup>(panel, load_b.batch(r.batch), columns(first, count), at, r.k0, r.k1);
+        pack_piece(panel, load_b.batch(r.batch), columns(first, count), at, r.k0, r.k1);
       else
-        pack_piece<piece_strips<S>(kPitch)>(panel, load_a.batch(r.batch), rows(first, count), at, r.k0, r.k1);
+        pack_piece(panel, load_a.batch(r.batch), rows(first, count), at, r.k0, r.k1);
       __atomic_fetch_add(&packed[half], 1, __ATOMIC_RELEASE);
       return;
     }
@@ -169,6 +199,7 @@ struct RowProduct {
   const GemmArgs& g;
   const Store& store;
   int64_t wide, count;  // columns of a task, tasks per product
+  bool stream;          // b comes from memory, in long runs
 
   static void run(void* self, int64_t begin, int64_t end) {
     const RowProduct& p = *static_cast<RowProduct*>(self);
@@ -178,7 +209,7 @@ struct RowProduct {
       S* c = static_cast<S*>(g.c) + batch * g.c_batch + j;
       vector_product(static_cast<const S*>(g.a) + batch * g.a_batch, g.a_col,
                      static_cast<const S*>(g.b) + batch * g.b_batch + j * g.b_col, g.b_row, g.b_col, c, n, g.k,
-                     g.accumulate);
+                     g.accumulate, p.stream);
       finish(c, g.c_row, 1, n, j, p.store);
     }
   }
@@ -187,8 +218,11 @@ struct RowProduct {
 template <class S, class Store>
 void run_store(const GemmArgs& g, const Store& store) {
   if (g.m == 1 && (g.b_col == 1 || g.b_row == 1)) {
+    bool stream = g.b_col == 1 && g.n * g.k >= kStreamBytes / int64_t(sizeof(S));
     int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
-    RowProduct<S, Store> rows{g, store, wide, ceil_div(g.n, wide)};
+    if (stream)  // long runs, but a task for every thread
+      wide = at_least(wide, at_most(kStreamColumns, round_up(ceil_div(g.n, 2 * pb_num_threads()), kVectorColumns<S>)));
+    RowProduct<S, Store> rows{g, store, wide, ceil_div(g.n, wide), stream};
     int64_t tasks = rows.count * g.batch, grain = products(g) < kThreadWork ? tasks : 1;
     pb_parallel_for(tasks, grain, &RowProduct<S, Store>::run, &rows);
     return;

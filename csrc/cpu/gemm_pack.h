@@ -1,5 +1,6 @@
 // Packing: a strip of an operand, any strides, becomes neighbouring numbers per step of k.
 #pragma once
+#include "cpu/gemm_plan.h"
 
 namespace pb {
 
@@ -150,25 +151,50 @@ void copy_steps(S* to, int64_t pitch, const Load& load, int64_t i, int64_t width
   bool rest = width > N * T;
   for (int64_t end = p + steps; p < end; p++, to += pitch) {
     auto from = load.step(p);
-    auto ahead = load.step(p + 16);  // rows far apart escape the hardware's prefetcher
+    load.step(p + 16).prefetch(i);  // rows far apart escape the hardware's prefetcher
 #pragma GCC unroll 4
-    for (int b = 0; b < N; b++) {
-      if (b * kBlockBytes % 64 == 0) ahead.prefetch(i + b * T);
-      store_block(to + b * T, from.block(i + b * T));
-    }
+    for (int b = 0; b < N; b++) store_block(to + b * T, from.block(i + b * T));
     if (rest) store_block(to + width - T, from.block(i + width - T));
   }
 }
 
-// Neighbours along the lines. Sixteen steps at a time, so that a line of memory which two strips share is read once.
-template <class S, class Load>
-void pack_copy(S* dst, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
+// The same for strips [s0, s1) of N blocks each, step after step: memory is read in long runs.
+template <int N, class S, class Load>
+void copy_whole(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
   constexpr int T = kBlock<S>;
+  for (int64_t p = 0; p < k; p++) {
+    auto from = load.step(k0 + p);
+    S* to = dst + p * N * T;
+    int64_t i = t.first + s0 * N * T;
+    for (int64_t s = s0; s < s1; s++, to += strip, i += N * T) {
+#pragma GCC unroll 4
+      for (int b = 0; b < N; b++) store_block(to + b * T, from.block(i + b * T));
+    }
+  }
+}
+
+// Neighbours along the lines. Strips that are not full go sixteen steps at a time, so that a line of memory which two
+// of them share is read once.
+template <class S, class Load>
+void pack_copy(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
+  constexpr int T = kBlock<S>;
+  if (t.step == t.pitch) {
+    int64_t full = at_most(s1, t.lines / t.step);
+    if (full > s0) {
+      if (t.pitch == 4 * T)
+        copy_whole<4>(dst, strip, load, k0, k, t, s0, full);
+      else if (t.pitch == 2 * T)
+        copy_whole<2>(dst, strip, load, k0, k, t, s0, full);
+      else
+        full = s0;
+    }
+    if (full > s0) dst += (full - s0) * strip, s0 = full;
+  }
   for (int64_t p = 0; p < k; p += 16) {
     int64_t steps = k - p < 16 ? k - p : 16;
     for (int64_t s = s0; s < s1; s++) {
       int64_t i = t.first + t.begin(s), width = t.width(s);
-      S* to = dst + ((s - s0) * k + p) * t.pitch;
+      S* to = dst + (s - s0) * strip + p * t.pitch;
       if (width < T && t.begin(s) + T <= t.lines) width = T;  // some lines of the next strip come along
       switch (width / T) {
         case 0:
@@ -211,13 +237,13 @@ void pack_transpose(S* dst, int64_t pitch, const Load& load, int64_t line, int64
     for (int64_t i = 0; i < T; i++) dst[p * pitch + i] = rows[i].at(k0 + p);
 }
 
-// Strips [s0, s1) of steps [k0, k0 + k): number i of strip s at step p goes to dst[((s - s0) * k + p) * pitch + i].
+// Strips [s0, s1) of steps [k0, k0 + k): number i of strip s at step p goes to dst[(s - s0) * strip + p * pitch + i].
 // pitch is a multiple of the block. What lies between a strip's width and its pitch are numbers of no meaning.
 template <class S, class Load>
-void pack(S* dst, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
+void pack(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
   constexpr int T = kBlock<S>;
-  if (load.along_lines()) return pack_copy(dst, load, k0, k, t, s0, s1);
-  for (int64_t s = s0; s < s1; s++, dst += k * t.pitch) {
+  if (load.along_lines()) return pack_copy(dst, strip, load, k0, k, t, s0, s1);
+  for (int64_t s = s0; s < s1; s++, dst += strip) {
     int64_t width = t.width(s), i = t.first + t.begin(s);
     if (load.along_steps())
       for (int64_t x = 0; x < width; x += T)

@@ -46,7 +46,7 @@ struct Plan {
   int64_t cut, lines;      // lines of the operand that is cut; of those a task begins at a multiple of `lines`
   int64_t panels, panel;   // along the shared operand: how many, and their lines
   int64_t deeps, deep;     // along k: how many panels, and their steps
-  int64_t pieces, strips;  // packing tasks per panel, and the strips of a whole panel
+  int64_t pieces, piece, strips;  // packing tasks per panel, strips of one, strips of a whole panel
 
   int64_t begin(int64_t task) const {
     int64_t at = round_up(task * cut / tasks, lines);
@@ -87,7 +87,8 @@ Plan make_plan(const GemmArgs& g, bool dense_b) {
   p.deeps = ceil_div(g.k, p.deep);
   p.deep = at_most(p.deep, g.k);
   p.strips = ceil_div(p.panel, p.by_rows ? kCols : int64_t(kMaxRows));
-  p.pieces = ceil_div(p.deep, p.depth) * ceil_div(p.strips, piece_strips<S>(p.by_rows ? kCols : kPitch));
+  p.piece = piece_strips<S>(p.by_rows ? kCols : kPitch);
+  p.pieces = ceil_div(p.deep, p.depth) * ceil_div(p.strips, p.piece);
   return p;
 }
 

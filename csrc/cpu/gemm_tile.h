@@ -40,7 +40,8 @@ void store_vector(S* p, typename VectorOf<S>::type v) {
 }
 
 // a: R elements per step of k, b: NV vectors per step. `width` columns of c are written, added to what is there if
-// `add`. One line of memory from `ahead` on is fetched per step: what a later tile reads.
+// `add`. At each step the memory at `ahead` is fetched: what a later
+// tile or the packing for it reads.
 template <class S>
 struct TileArgs {
   const S* a;
@@ -52,7 +53,8 @@ struct TileArgs {
   int64_t c_row;
   int64_t width;
   bool add;
-  const S* ahead;
+  const void* ahead;
+  int64_t ahead_step;  // in bytes
 };
 
 template <class S, int R, int NV>
@@ -67,7 +69,8 @@ void tile(const TileArgs<S>& t) {
       acc[i][j] = V{};
       __builtin_prefetch(t.c + i * t.c_row + j * L, 1);
     }
-  const S *a = t.a, *b = t.b, *ahead = t.ahead;
+  const S *a = t.a, *b = t.b;
+  auto* ahead = static_cast<const char*>(t.ahead);
   for (int64_t p = t.k; p > 0; p--) {
     V row[NV];
 #pragma GCC unroll 4
@@ -79,7 +82,7 @@ void tile(const TileArgs<S>& t) {
       for (int j = 0; j < NV; j++) acc[i][j] += x * row[j];
     }
     __builtin_prefetch(ahead, 0, 2);
-    ahead += 64 / sizeof(S);
+    ahead += t.ahead_step;
     a += t.a_step;
     b += t.b_step;
   }

@@ -8,6 +8,8 @@ namespace pb {
 inline constexpr int64_t kVectorWork = 1 << 16;  // products worth a task of their own
 inline constexpr int kWide = 8;                  // vectors of c in registers
 inline constexpr int kSlotRow = 4;
+inline constexpr int64_t kStreamColumns = 1024;
+inline constexpr int64_t kStreamBytes = 1 << 23;  // a b of this size comes from memory
 template <class S>
 inline constexpr int64_t kVectorColumns = 128;
 
@@ -60,6 +62,29 @@ void vector_axpy(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int
   }
 }
 
+// The same sums for a b that comes from beyond the caches: long runs of four rows at a time, sums in L1.
+template <class S>
+void vector_stream(const S* a, int64_t a_col, const S* b, int64_t b_row, S* c, int64_t n, int64_t k, bool add) {
+  alignas(64) S acc[kStreamColumns];
+  for (int64_t j0 = 0; j0 < n; j0 += kStreamColumns, b += kStreamColumns, c += kStreamColumns) {
+    int64_t cols = at_most(n - j0, kStreamColumns);
+    for (int64_t k0 = 0, depth = block_depth(k); k0 < k; k0 += depth) {
+      int64_t p = k0, end = at_most(k, k0 + depth);
+      for (int64_t j = 0; j < cols; j++) acc[j] = 0;
+      for (; p + 4 <= end; p += 4) {
+        S x0 = a[p * a_col], x1 = a[(p + 1) * a_col], x2 = a[(p + 2) * a_col], x3 = a[(p + 3) * a_col];
+        const S *r0 = b + p * b_row, *r1 = r0 + b_row, *r2 = r1 + b_row, *r3 = r2 + b_row;
+        for (int64_t j = 0; j < cols; j++)
+          acc[j] = fused(x3, r3[j], fused(x2, r2[j], fused(x1, r1[j], fused(x0, r0[j], acc[j]))));
+      }
+      for (; p < end; p++)
+        for (int64_t j = 0; j < cols; j++) acc[j] = fused(a[p * a_col], b[p * b_row + j], acc[j]);
+      bool adds = add || k0 > 0;
+      for (int64_t j = 0; j < cols; j++) c[j] = adds ? c[j] + acc[j] : acc[j];
+    }
+  }
+}
+
 // One scalar product in 256 bytes of partial sums, a layout that does not depend on the vector width.
 template <class S>
 S dot(const S* a, const S* b, int64_t k) {
@@ -84,7 +109,8 @@ S dot(const S* a, const S* b, int64_t k) {
 
 template <class S>
 void vector_product(const S* a, int64_t a_col, const S* b, int64_t b_row, int64_t b_col, S* c, int64_t n, int64_t k,
-                    bool add) {
+                    bool add, bool stream) {
+  if (stream && n >= 256) return vector_stream(a, a_col, b, b_row, c, n, k, add);
   if (b_col == 1 && !(b_row == 1 && n == 1)) return vector_axpy(a, a_col, b, b_row, c, n, k, add);
   if (a_col != 1) {
     auto* row = static_cast<S*>(pb_scratch(kSlotRow, size_t(k) * sizeof(S)));

@@ -65,6 +65,42 @@ void pull_kernel(void* out, const void* const* in, const double* params, int64_t
 }
 
 template <class Op, class S>
+void pull_y_kernel(void* out, const void* const* in, const double* params, int64_t n, unsigned) {
+  const ParamOf<S> k = narrow<S>(params, arg_count<Op>());
+  auto* o = static_cast<S*>(out);
+  const S *g = static_cast<const S*>(in[0]), *y = static_cast<const S*>(in[1]);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) o[i] = call_pull_y<Op, S>(k, g[i], y[i]);
+}
+
+template <class Op, class S, size_t... J>
+void code_loop(void* out, const void* const* in, const ParamOf<S>& k, int64_t n, std::index_sequence<J...>) {
+  auto* o = static_cast<S*>(out);
+  const S* x[] = {static_cast<const S*>(in[J])...};
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) o[i] = call_code<Op, S>(k, x[J][i]...);
+}
+template <class Op, class S>
+void code_kernel(void* out, const void* const* in, const double* params, int64_t n, unsigned) {
+  code_loop<Op, S>(out, in, narrow<S>(params, arg_count<Op>()), n, std::make_index_sequence<size_t(Op::inputs)>{});
+}
+
+template <class Op, class S>
+constexpr MapKernels::Fn pull_y_of() {
+  if constexpr (kEither<Op>)
+    return &pull_y_kernel<Op, S>;
+  else
+    return nullptr;
+}
+template <class Op, class S>
+constexpr MapKernels::Fn code_of() {
+  if constexpr (code_bits<Op>() > 0)
+    return &code_kernel<Op, S>;
+  else
+    return nullptr;
+}
+
+template <class Op, class S>
 constexpr MapKernels::Fn fwd_of() {
   if constexpr (std::is_floating_point_v<S> ? Op::no_floats : !Op::integers)
     return nullptr;
@@ -84,7 +120,9 @@ constexpr MapKernels map_kernels() {
   return {{fwd_of<Op, float>(), fwd_of<Op, double>(), fwd_of<Op, int64_t>(), fwd_of<Op, uint64_t>()},
           {{pull_of<Op, 0, float>(), pull_of<Op, 0, double>()},
            {pull_of<Op, 1, float>(), pull_of<Op, 1, double>()},
-           {pull_of<Op, 2, float>(), pull_of<Op, 2, double>()}}};
+           {pull_of<Op, 2, float>(), pull_of<Op, 2, double>()}},
+          {pull_y_of<Op, float>(), pull_y_of<Op, double>()},
+          {code_of<Op, float>(), code_of<Op, double>()}};
 }
 
 template <int N>

@@ -10,6 +10,8 @@ struct MapKernels {
   using Fn = void (*)(void* out, const void* const* in, const double* params, int64_t n, unsigned scalars);
   Fn fwd[4];      // by Compute; null where the op has no such kernel
   Fn pull[3][2];  // by input, then float or double; in = {g, inputs..., output}
+  Fn pull_y[2];   // where both pulls exist; in = {g, output}
+  Fn code[2];     // a small number that decides the derivative; in = {inputs...}
 };
 
 struct CastKernels {

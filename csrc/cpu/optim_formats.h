@@ -6,19 +6,43 @@
 
 namespace pb::optim {
 
+// Calls f(i, bits) for i in [0, n); `at` is a multiple of a block.
+template <class F>
+PB_FN void with_bits(RoundKey key, uint32_t at, int64_t n, F f) {
+  constexpr int kHalf = int(kBlock8) / 2;
+  int64_t i = 0;
+  for (; i + kBlock8 <= n; i += kBlock8) {
+    const uint32_t first = (at + uint32_t(i)) >> 1;
+#pragma GCC ivdep
+    for (int j = 0; j < kHalf; j++) {
+      uint32_t word = round_word(key, first + uint32_t(j));
+      f(i + j, word & 0xffffu);
+      f(i + j + kHalf, word >> 16);
+    }
+  }
+  for (; i < n; i++) f(i, round_bits(key, at + uint32_t(i)));
+}
+
 inline void widen_bf16(float* to, const uint16_t* from, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) to[i] = bf16_to_float(from[i]);
 }
 inline void narrow_bf16(uint16_t* to, const float* from, RoundKey key, uint32_t at, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) to[i] = float_to_bf16_stochastic(from[i], round_bits(key, at + uint32_t(i)));
+  with_bits(key, at, n, [=](int64_t i, uint32_t random) __attribute__((always_inline)) {
+    to[i] = float_to_bf16_stochastic(from[i], random);
+  });
 }
 
 // One block: m is 256 but for the last of a tensor, and known to the compiler where it is.
-PB_FN void unpack_block(float* to, const uint8_t* codes, float scale, int64_t m) {
+PB_FN void unpack_block(float* to, const uint8_t* codes, float stored, int64_t m) {
+  auto* both = reinterpret_cast<const int8_t*>(codes);
+  if (bits_of(stored) >> 31) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < m; i++) to[i] = map8_decode(codes[i], scale);
+    for (int64_t i = 0; i < m; i++) to[i] = map8_decode_signed(both[i], stored);
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < m; i++) to[i] = map8_decode(codes[i], stored);
+  }
 }
 inline void unpack8(float* to, const uint8_t* codes, const float* scales, int64_t n) {
   for (; n >= kBlock8; n -= kBlock8, to += kBlock8, codes += kBlock8) unpack_block(to, codes, *scales++, kBlock8);
@@ -27,16 +51,29 @@ inline void unpack8(float* to, const uint8_t* codes, const float* scales, int64_
 
 template <bool Stochastic>
 PB_FN float pack_block(uint8_t* codes, const float* from, RoundKey key, uint32_t at, int64_t m) {
-  uint32_t largest = 0, signs = 0;
+  int32_t most = 0;    // as signed numbers the bits of positive floats are in order,
+  uint32_t least = 0;  // as unsigned ones those of negative floats come last
   for (int64_t i = 0; i < m; i++) {
-    uint32_t b = bits_of(from[i]), a = b & 0x7fffffffu;
-    largest = a > largest ? a : largest;
-    signs |= b;
+    uint32_t b = bits_of(from[i]);
+    most = int32_t(b) > most ? int32_t(b) : most;
+    least = b > least ? b : least;
   }
-  const Scale8 s = map8_scale(largest, signs >> 31);
-#pragma GCC ivdep
-  for (int64_t i = 0; i < m; i++)
-    codes[i] = uint8_t(map8_encode(from[i], s, Stochastic ? unit_of(round_bits(key, at + uint32_t(i))) : 0.5f));
+  const bool negative = least >> 31;
+  const uint32_t size = least & 0x7fffffffu;
+  const Scale8 s = map8_scale(negative && size > uint32_t(most) ? size : uint32_t(most), negative);
+  const float inverse = s.inverse;
+  auto encode = [=](auto code) __attribute__((always_inline)) {
+    if constexpr (Stochastic)
+      with_bits(key, at, m, code);
+    else
+      for (int64_t i = 0; i < m; i++) code(i, 0x8000u);
+  };
+  if (negative)
+    encode([=](int64_t i, uint32_t random)
+               __attribute__((always_inline)) { codes[i] = uint8_t(map8_encode_signed(from[i], inverse, random)); });
+  else
+    encode([=](int64_t i, uint32_t random)
+               __attribute__((always_inline)) { codes[i] = uint8_t(map8_encode(from[i], inverse, random)); });
   return s.stored;
 }
 template <bool Stochastic>
@@ -59,8 +96,8 @@ struct Brain {
 
 template <class Type>
 void round_tile(float* p, RoundKey key, uint32_t at, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) p[i] = Type::stochastic(p[i], round_bits(key, at + uint32_t(i)));
+  with_bits(key, at, n,
+            [=](int64_t i, uint32_t random) __attribute__((always_inline)) { p[i] = Type::stochastic(p[i], random); });
 }
 
 // A finer number counts as long as p is its rounded form: where p was written by others, p counts.
@@ -73,8 +110,8 @@ template <class Type>
 void compensate_tile(float* p, const float* rest, int64_t n) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) {
-    float fine = p[i] + rest[i];
-    p[i] = Type::nearest(fine) == p[i] ? fine : p[i];
+    // A rest of half a unit may itself be a rounded one: the condition allows for that.
+    p[i] = Type::nearest(p[i] + rest[i] * 0x1.fcp-1f) == p[i] ? p[i] + rest[i] : p[i];
   }
 }
 template <class Type>

@@ -15,6 +15,7 @@ namespace pb {
 constexpr auto kRowOps = row_kernel_table(std::make_index_sequence<__COUNTER__ - kFirstOp>{});
 }
 #include "cpu/row_channel_kernels.h"
+#include "cpu/row_group_kernels.h"
 #include "cpu/row_loss_kernels.h"
 #include "cpu/row_scan_kernels.h"
 namespace pb {
@@ -24,6 +25,8 @@ constexpr RowTable kRowTable = {
     {&cross_entropy_pull<float>, &cross_entropy_pull<double>},
     {&channel_sums<float>, &channel_sums<double>},
     {&channel_apply<float>, &channel_apply<double>},
+    {&group_norm<float>, &group_norm<double>},
+    {&group_norm_pull<float>, &group_norm_pull<double>},
     {&arg_extreme<float>, &arg_extreme<double>, &arg_extreme<int64_t>, &arg_extreme<uint64_t>},
     {&running_sum<float>, &running_sum<double>, &running_sum<int64_t>, &running_sum<uint64_t>}};
 }

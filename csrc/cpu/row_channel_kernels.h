@@ -90,10 +90,11 @@ struct ChannelJob {
   static void apply(void* ctx, int64_t begin, int64_t end) {
     const ChannelJob& j = *static_cast<ChannelJob*>(ctx);
     int64_t inner = j.call.inner, channels = j.call.channels;
+    const int64_t n = inner > 1 ? inner : channels;
+    RowSink<S> sink(j.out, inner > 1 ? j.call.outer * channels : j.call.outer, n);
     for (int64_t r = begin; r < end; r++) {
-      int64_t n = inner > 1 ? inner : channels;
       const S *x = j.x + r * n, *g = j.g ? j.g + r * n : nullptr;
-      S* out = j.out + r * n;
+      S* out = sink.row(r);
       if (inner > 1) {
         S m = j.m[r % channels], a = j.a[r % channels], b = j.b[r % channels];
         if (g) {

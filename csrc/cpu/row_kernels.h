@@ -2,6 +2,7 @@
 // partial results merged pairwise, so the bits depend neither on the threads nor on the level (Note [Fixed trees]).
 #pragma once
 #include "cpu/row_table.h"
+#include "cpu/stream.h"
 #include "families/row_op.h"
 
 namespace pb {
@@ -23,21 +24,95 @@ PB_FN S fold_step(S a, S v) {
     return a + v;
 }
 
-// value(i) is called once for every i in [0, n).
-template <Fold F, class S, class Value>
-PB_FN S fold_row(int64_t n, Value value) {
+struct Nothing {
+  PB_FN void operator()(int64_t) const {}
+};
+// value(i) is called once for every i in [0, n), between(i) now and then.
+template <Fold F, class S, class Value, class Between = Nothing>
+PB_FN S fold_row(int64_t n, Value value, Between between = {}) {
   S lane[kRowLanes];
   for (int j = 0; j < kRowLanes; j++) lane[j] = fold_start<F, S>();
   int64_t i = 0;
-  for (; i + kRowLanes <= n; i += kRowLanes)
+  for (; i + kRowLanes <= n; i += kRowLanes) {
 #pragma GCC ivdep
     for (int j = 0; j < kRowLanes; j++) lane[j] = fold_step<F>(lane[j], value(i + j));
+    between(i);
+  }
 #pragma GCC ivdep
   for (int j = 0; j < int(n - i); j++) lane[j] = fold_step<F>(lane[j], value(i + j));
   for (int w = kRowLanes / 2; w; w /= 2)
     for (int j = 0; j < w; j++) lane[j] = fold_step<F>(lane[j], lane[j + w]);
   return lane[0];
 }
+
+// Where the rows [begin, end) of an output go, one after the other. Rows of an output that leaves the cache are made in
+// a buffer, several at a time when they are short, and streamed (Note [Streaming stores]): a long row bit by bit while
+// the next one is computed, so that memory and arithmetic overlap.
+template <class S>
+class RowSink {
+ public:
+  RowSink(void* out, int64_t rows, int64_t n) : out_(static_cast<S*>(out)), n_(n) {
+    const int64_t row = n * kItem;
+    if (rows * row < kStreamBytes || row > kLongest) return;
+    group_ = row < kShort ? kShort / row : 1;
+    half_ = (group_ * n + kLine / kItem - 1) / (kLine / kItem) * (kLine / kItem);
+    buffer_ = static_cast<S*>(pb_scratch(kRowSlot, size_t(2 * half_ * kItem)));
+  }
+  RowSink(const RowSink&) = delete;
+  RowSink& operator=(const RowSink&) = delete;
+  ~RowSink() {
+    if (!buffer_) return;
+    finish();
+    hand_over();
+    finish();
+    stream_done();
+  }
+  S* row(int64_t r) {
+    if (!buffer_) return out_ + r * n_;
+    if (held_ == group_) {
+      finish();
+      hand_over();
+    }
+    if (held_ == 0) first_ = r;
+    return buffer_ + held_++ * n_;
+  }
+  // Called when i elements of a row are done: streams as many of the rows before, and fetches the row after `x`.
+  PB_FN void drip(int64_t i, const S* x) {
+    if (!buffer_) return;
+    for (int64_t b = 0; b < kStep; b += kLine) __builtin_prefetch(reinterpret_cast<const char*>(x + n_ + i) + b);
+    for (int64_t b = 0; b < kStep && sent_ + kLine <= size_; b += kLine, sent_ += kLine)
+      stream_line(to_ + sent_, from_ + sent_);
+  }
+
+ private:
+  static constexpr int64_t kItem = sizeof(S), kLine = 64, kStep = kRowLanes * kItem;
+  static constexpr int64_t kShort = 4096, kLongest = 1 << 18;  // two buffers stay in L2
+  static constexpr int kRowSlot = 6;
+
+  // The rows in the buffer are from now on those that drip.
+  void hand_over() {
+    to_ = reinterpret_cast<char*>(out_ + first_ * n_);
+    from_ = reinterpret_cast<const char*>(buffer_);
+    size_ = held_ * n_ * kItem;
+    sent_ = -reinterpret_cast<intptr_t>(to_) & (kLine - 1);
+    if (sent_ > size_) sent_ = size_;
+    std::memcpy(to_, from_, size_t(sent_));
+    buffer_ += odd_ ? -half_ : half_;
+    odd_ = !odd_;
+    held_ = 0;
+  }
+  void finish() {
+    if (sent_ < size_) stream(to_ + sent_, from_ + sent_, size_ - sent_);
+    sent_ = size_;
+  }
+
+  S *out_, *buffer_ = nullptr;
+  int64_t n_, half_ = 0, group_ = 0, held_ = 0, first_ = 0;
+  char* to_ = nullptr;
+  const char* from_ = nullptr;
+  int64_t size_ = 0, sent_ = 0;
+  bool odd_ = false;
+};
 
 template <class Op, class S>
 struct RowJob {
@@ -56,28 +131,33 @@ struct RowJob {
   };
 
   template <int P>
-  static PB_FN void passes(const Pointers& p, At<S>& e, int64_t n) {
+  static PB_FN void passes(const Pointers& p, At<S>& e, int64_t n, RowSink<S>& sink) {
     if constexpr (P < kPasses<Op>) {
-      S s = fold_row<Op::folds[P], S>(n, [&](int64_t i) __attribute__((always_inline)) {
-        S v = Op::template pass<P, S>(p.read(e, i));
-        if constexpr (Op::kept == P) p.y[i] = v;
-        return v;
-      });
+      S s = fold_row<Op::folds[P], S>(
+          n,
+          [&](int64_t i) __attribute__((always_inline)) {
+            S v = Op::template pass<P, S>(p.read(e, i));
+            if constexpr (Op::kept == P) p.y[i] = v;
+            return v;
+          },
+          [&](int64_t i) __attribute__((always_inline)) {
+            if constexpr (P + 1 == kPasses<Op>) sink.drip(i, p.x0);
+          });
       e.s[Op::given + P] = row_finish<Op, P, S>(s, e);
-      passes<P + 1>(p, e, n);
+      passes<P + 1>(p, e, n, sink);
     }
   }
 
-  PB_FN void row(int64_t r, S* sum0, S* sum1) const {
+  PB_FN void row(int64_t r, RowSink<S>& sink, S* sum0, S* sum1) const {
     int64_t n = call.n;
     Pointers p{static_cast<const S*>(call.x[0]) + r * n, nullptr, static_cast<const S*>(call.c[0]),
-               static_cast<const S*>(call.c[1]), static_cast<S*>(call.out) + r * n};
+               static_cast<const S*>(call.c[1]), sink.row(r)};
     if constexpr (Op::inputs > 1) p.x1 = static_cast<const S*>(call.x[1]) + r * n;
     At<S> e{};
     e.n = S(n);
     e.k = S(call.k);
     for (int i = 0; i < Op::given; i++) e.s[i] = static_cast<const S*>(call.given[i])[r];
-    passes<0>(p, e, n);
+    passes<0>(p, e, n, sink);
     for (int i = 0; i < kStats<Op>; i++)
       if (call.stat[i]) static_cast<S*>(call.stat[i])[r] = e.s[Op::stats[i]];
     write(p, e, n, sum0, sum1);
@@ -106,11 +186,13 @@ struct RowJob {
 
   static void rows(void* ctx, int64_t begin, int64_t end) {
     const RowJob& j = *static_cast<RowJob*>(ctx);
-    for (int64_t r = begin; r < end; r++) j.row(r, nullptr, nullptr);
+    RowSink<S> sink(j.call.out, j.call.rows, j.call.n);
+    for (int64_t r = begin; r < end; r++) j.row(r, sink, nullptr, nullptr);
   }
   static void blocks(void* ctx, int64_t begin, int64_t end) {
     const RowJob& j = *static_cast<RowJob*>(ctx);
     int64_t n = j.call.n;
+    RowSink<S> sink(j.call.out, j.call.rows, n);
     for (int64_t b = begin; b < end; b++) {
       S* sum[2] = {};
       for (int i = 0; i < Op::sums; i++) {
@@ -119,7 +201,7 @@ struct RowJob {
       }
       int64_t first = b * j.call.block_rows, last = first + j.call.block_rows;
       if (last > j.call.rows) last = j.call.rows;
-      for (int64_t r = first; r < last; r++) j.row(r, sum[0], sum[1]);
+      for (int64_t r = first; r < last; r++) j.row(r, sink, sum[0], sum[1]);
     }
   }
 };

@@ -40,12 +40,12 @@ struct CrossEntropyJob {
 
   static void backward(void* ctx, int64_t begin, int64_t end) {
     const CrossEntropyCall& c = static_cast<CrossEntropyJob*>(ctx)->call;
-    for (int64_t r = begin; r < end; r++) backward_row(c, r);
+    RowSink<S> sink(c.out, c.rows, c.n);
+    for (int64_t r = begin; r < end; r++) backward_row(c, r, sink.row(r));
   }
-  static void backward_row(const CrossEntropyCall& c, int64_t r) {
+  static void backward_row(const CrossEntropyCall& c, int64_t r, S* gx) {
     const S* x = static_cast<const S*>(c.x) + r * c.n;
     const S* w = static_cast<const S*>(c.weight);
-    S* gx = static_cast<S*>(c.out) + r * c.n;
     int64_t t = c.target[r];
     if (t < 0) {
       for (int64_t i = 0; i < c.n; i++) gx[i] = S(0);

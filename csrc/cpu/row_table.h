@@ -40,6 +40,17 @@ struct ChannelCall {
   void* out;                  // sums: (channels); apply: like x
 };
 
+// Group normalisation of x[rows, width, inner]: a row is one group of one sample, a segment one of its channels.
+struct GroupCall {
+  int64_t rows, groups, width, inner;
+  const void *x, *g;          // g null in forward
+  const void *weight, *bias;  // (groups * width) or null
+  void *mean, *scale;         // (rows); 1 / deviation
+  void* out;                  // like x
+  void *total, *along;        // backward: (rows, width), sums of g and of g (x - mean) scale
+  double eps;
+};
+
 struct RowKernels {
   using Fn = void (*)(const RowCall& call);
   Fn fn[2];  // float, double
@@ -50,6 +61,8 @@ struct RowTable {
   void (*cross_entropy_pull[2])(const CrossEntropyCall& call);
   void (*channel_sums[2])(const ChannelCall& call);
   void (*channel_apply[2])(const ChannelCall& call);
+  void (*group_norm[2])(const GroupCall& call);
+  void (*group_norm_pull[2])(const GroupCall& call);
   // out[o, i] = index of the extreme of x[outer, n, inner] along n; NaN wins, the first of equals wins. By Compute.
   void (*arg_extreme[4])(int64_t* out, const void* x, int64_t outer, int64_t n, int64_t inner, bool largest);
   // Running sums along n of x[outer, n, inner]; y has n + lead entries, the first `lead` are 0. By Compute.

@@ -5,13 +5,22 @@
 
 namespace pb {
 
+// Several operations in one kernel, each with its own rounding. The pattern is the formula in prefix form: + - * / are
+// the operators, r is the square root, a b c are tiles and A B C D values; `in` holds the tiles, then the
+// values.
+struct FusedKernel {
+  using Fn = void (*)(void* out, const void* const* in, int64_t n);
+  const char* pattern;
+  int tiles, values;
+  Fn fn[2];  // float or double
+};
+inline constexpr int kMaxFused = 7, kSumLanes = 32;  // operands of a fused kernel; partial sums
+
 struct TileKernels {
-  using MulAdd = void (*)(void* out, const void* a, const void* b, const void* c, int64_t n);
-  // out = c + a b, c - a b or a b - c, each in two roundings; by float or double, form, whether b is one value, whether
-  // c is.
-  MulAdd mul_add[2][3][2][2];
-  // Sum in float64 of n elements, in the order in which a rule's sums are added.
-  double (*sum[2])(const void* x, int64_t n);
+  const FusedKernel* fused;  // the longest pattern first
+  int count;
+  // Adds element i of n to lane[i % kSumLanes].
+  void (*sum[2])(double* lane, const void* x, int64_t n);
   void (*fill[2])(void* out, const void* value, int64_t n);
 };
 

@@ -9,7 +9,7 @@
 namespace pb::cuda {
 
 inline constexpr int kMaxDims = 8, kMaxIn = 5, kMaxParams = 8;
-inline constexpr int kVersion = 1;
+inline constexpr int kVersion = 2;
 
 // Of the memory; formulas compute in float.
 enum class Type : uint8_t { F32, F16, BF16, Bool };
@@ -58,6 +58,20 @@ struct OptimArgs {
   float scale, decay;
 };
 
+// Codes of n contiguous elements (fewbit/codec.h): encode reads x and writes words, decode reads dy as x and words and
+// writes out. `flips`, `level` in device memory, laid out as in CodeTable; `first` is the label of the first piece.
+struct CodeArgs {
+  const void* x;
+  void* out;
+  uint32_t* words;
+  int64_t n;
+  Type x_type, out_type;
+  int bits, first;
+  int at[9];
+  const float* flips;
+  const float* level;
+};
+
 using Kernel = const void*;
 struct MapEntry {
   Kernel fwd, pull[3];  // null where the op has none
@@ -90,6 +104,8 @@ struct Table {
   int64_t (*reduce_scratch)(int64_t outer, int64_t n, int64_t inner);
   int (*launch_reduce)(const ReduceEntry& entry, const ReduceArgs& args, void* stream);
   int (*launch_optim)(Kernel kernel, const OptimArgs& args, void* stream);
+  int (*launch_encode)(const CodeArgs& args, void* stream);
+  int (*launch_decode)(const CodeArgs& args, void* stream);
 };
 
 // The library's table; null without a driver or without the library.

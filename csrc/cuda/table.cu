@@ -12,6 +12,8 @@ const OptimEntry* optim_entries(int& count);
 int64_t reduce_scratch(int64_t outer, int64_t n, int64_t inner);
 int launch_reduce(const ReduceEntry& entry, const ReduceArgs& args, void* stream);
 int launch_optim(Kernel kernel, const OptimArgs& args, void* stream);
+int launch_encode(const CodeArgs& args, void* stream);
+int launch_decode(const CodeArgs& args, void* stream);
 
 namespace {
 
@@ -46,6 +48,8 @@ Table make_table() {
   t.reduce_scratch = &reduce_scratch;
   t.launch_reduce = &launch_reduce;
   t.launch_optim = &launch_optim;
+  t.launch_encode = &launch_encode;
+  t.launch_decode = &launch_decode;
   return t;
 }
 

@@ -8,6 +8,7 @@
 #include "families/reduce.h"
 #include "families/row.h"
 #include "families/view.h"
+#include "fewbit/block.h"
 #include "tensor/profile.h"
 
 namespace pb {
@@ -53,9 +54,9 @@ Tensor scores_of(const Tensor& q, const Tensor& k, double scale, bool causal) {
 
 // ---- the blocked kernel
 
-// Many heads of float32, nothing added to the scores and no tangent: decided by the operands alone.
+// Many heads of up to 32 bits, nothing added to the scores and no tangent: decided by the operands alone.
 bool blocked(const Tensor& q, const Tensor& k, const Tensor& v) {
-  if (q.dtype() != DType::F32 || k.dtype() != DType::F32 || v.dtype() != DType::F32) return false;
+  if (q.dtype() == DType::F64 || k.dtype() != q.dtype() || v.dtype() != q.dtype()) return false;
   if (has_tangent(q) || has_tangent(k) || has_tangent(v) || q.size() == 0 || k.size() == 0 || v.size() == 0)
     return false;
   if (q.ndim() != k.ndim() || q.ndim() != v.ndim()) return false;
@@ -105,18 +106,50 @@ void graph_pull(const PullArgs& a, const Tensor& q, const Tensor& k, const Tenso
   if (a.need(1)) a.gin[1] = matmul(swap_axes(s, -1, -2), q);
 }
 
-Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal) {
+// Note [Heads side by side]
+// The result of (batch, heads, length, width) lies in memory as (batch, length, heads, width): the caller joins the
+// heads by a view, and the one copy of it serves this node and the projection that follows. Undefined where the
+// kernel's own layout and type do.
+Tensor result_of(const Shape& shape, DType dtype) {
+  int n = shape.size();
+  if (n < 4) return dtype == DType::F32 ? Tensor() : empty(shape, dtype);
+  Shape memory = shape;
+  std::swap(memory[n - 2], memory[n - 3]);
+  Tensor t = empty(memory, dtype);
+  Strides strides = t.strides();
+  std::swap(strides[n - 2], strides[n - 3]);
+  return alias(t, shape, strides, 0);
+}
+
+// The result as the projection that follows reads it.
+Shape joined(const Shape& shape) {
+  int n = shape.size();
+  if (n < 4) return shape;
+  Shape memory = shape;
+  memory.resize(n - 2);
+  memory[n - 3] = shape[n - 2];
+  memory.push_back(shape[n - 3] * shape[n - 1]);
+  return memory;
+}
+
+Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal, int bits) {
   Tensor cq = raw(q), ck = raw(k), cv = raw(v);
   AttentionCall call = call_of(cq, ck, cv, scale, causal);
   Shape shape = q.shape(), rows = q.shape();
   shape[q.ndim() - 1] = call.out_width;
   rows.resize(q.ndim() - 1);
-  Tensor y = empty(shape, DType::F32), lse = empty(rows, DType::F32);
-  call.y = y.data<float>();
+  Tensor wide = empty(shape, DType::F32), lse = empty(rows, DType::F32), y = result_of(shape, q.dtype());
+  call.y = wide.data<float>();
   call.lse = lse.data<float>();
   kernels().forward(call);
+  if (y)
+    copy_into(y, wide);
+  else
+    y = wide;
   std::vector<Saved> saved;
-  if (any_wants(q, k, v)) saved = {Saved(q), Saved(k), Saved(v), Saved::output(y), Saved(lse)};
+  if (any_wants(q, k, v))
+    saved = {saved_operand(q, bits), saved_operand(k, bits), saved_operand(v, bits),
+             bits ? saved_result(y, joined(y.shape()), bits) : Saved::output(y), Saved(lse)};
   record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved),
          [scale, causal](const Slots& s, const PullArgs& a) {
            Tensor q = s[0], k = s[1], v = s[2];
@@ -133,9 +166,9 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
            call.gk = gk.data<float>();
            call.gv = gv.data<float>();
            kernels().backward(call);
-           a.gin[0] = gq;
-           a.gin[1] = gk;
-           a.gin[2] = gv;
+           a.gin[0] = cast(gq, q.dtype());
+           a.gin[1] = cast(gk, k.dtype());
+           a.gin[2] = cast(gv, v.dtype());
          });
   return y;
 }
@@ -149,8 +182,10 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
   if (!(o.dropout >= 0 && o.dropout < 1))
     fail<ValueError>("scaled_dot_product_attention", "dropout must be in [0, 1), got " + std::to_string(o.dropout),
                      "0 means no dropout");
+  int bits = operand_bits("scaled_dot_product_attention", o.saved);
   double scale = o.has_scale ? o.scale : width ? 1 / std::sqrt(double(width)) : 1;
-  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) return blocked_attention(q, k, v, scale, o.causal);
+  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) 
+    return blocked_attention(q, k, v, scale, o.causal, bits);
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
   if (bool(mask) && mask.dtype() == DType::Bool)

@@ -5,6 +5,7 @@
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
+#include "fewbit/block.h"
 #include "tensor/profile.h"
 
 namespace pb {
@@ -141,7 +142,8 @@ Tensor forward(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvO
   if (any_wants(x, w, bias)) {
     Pair in = spatial(x), kernel = spatial(w);
     Shape shape = y.shape();
-    std::vector<Saved> saved{wants_node(w) ? Saved(x) : Saved(), wants_node(x) ? Saved(w) : Saved()};
+    std::vector<Saved> saved{wants_node(w) ? saved_operand(x, operand_bits("conv2d", o.saved)) : Saved(),
+                             wants_node(x) ? Saved(w) : Saved()};
     record("conv2d", {x, w, bias}, y, std::move(saved), [o, in, kernel, shape](const Slots& s, const PullArgs& a) {
       Tensor g = whole(a.g[0], shape, a.g[0].dtype());
       if (a.need(0)) a.gin[0] = conv2d_input_grad(g, s[1], o, in);

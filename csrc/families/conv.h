@@ -15,6 +15,7 @@ using Pair = std::array<int64_t, 2>;  // height, width
 struct ConvOptions {
   Pair stride{1, 1}, padding{0, 0}, dilation{1, 1};
   int64_t groups = 1;
+  int saved = 0;  // bits of the x that backward keeps, 4 or 8; 0 as pb.saving says
 };
 
 // x (n, c, h, w), weight (o, c / groups, kh, kw), bias (o) or none.

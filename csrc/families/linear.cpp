@@ -6,6 +6,7 @@
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
+#include "fewbit/block.h"
 #include "tensor/profile.h"
 
 namespace pb {
@@ -157,7 +158,8 @@ Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
   Tensor out = product(a, b, false, Tensor(), batch, shape, dtype);
   if (!is_float(dtype)) return out;
   std::vector<Saved> saved;
-  if (any_wants(a, b)) saved = {wants_node(b) ? Saved(a) : Saved(), wants_node(a) ? Saved(b) : Saved()};
+  if (any_wants(a, b))
+    saved = {wants_node(b) ? Saved::operand(a) : Saved(), wants_node(a) ? Saved::operand(b) : Saved()};
   Shape shape_a = a.shape(), shape_b = b.shape();
   record("matmul", {a, b}, out, std::move(saved), [shape_a, shape_b](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
@@ -201,8 +203,9 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   return reshape(out, shape);
 }
 
-Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
+Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, int saved_bits) {
   Profiled scope("linear");
+  saved_bits = operand_bits("linear", saved_bits);
   if (weight0.ndim() != 2) fail<ShapeError>("linear", "the weight must be 2-d, (out, in)", "reshape it", weight0);
   if (x0.ndim() == 0 || x0.shape().back() != weight0.shape()[1])
     fail<ShapeError>("linear", "inner sizes differ: the last axis of x must be the weight's second",
@@ -223,7 +226,8 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0) {
   count(shape, "linear");
   Tensor out = product(x, weight, true, bias, batch, shape, dtype);
   std::vector<Saved> saved;
-  if (any_wants(x, weight)) saved = {wants_node(weight) ? Saved(x) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
+  if (any_wants(x, weight))
+    saved = {wants_node(weight) ? saved_operand(x, saved_bits) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
   record("linear", {x, weight, bias}, out, std::move(saved), [](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
     if (p.need(0)) p.gin[0] = matmul(g, s[1]);

@@ -36,11 +36,31 @@ Tensor dense(const Problem& p, const Tensor& x, const Tensor& target, const Tens
   return where(t >= scalar_weak(int64_t(0)), here, Tensor(0.0));
 }
 
+// Note [The gradient in forward]
+// What is kept is the slope all * softmax(x) - q, as large as the logits, made while they are in cache; backward is one
+// product with the cotangent. Where the gradient itself is differentiated, the slope gives softmax(x) back, and that
+// has its place in the graph as the softmax of the logits: any order, without the logits.
+
+// softmax(x) of known values p as a recorded op on `x`, which may be a handle without data.
+Tensor softmax_known(const Tensor& x, const Tensor& p) {
+  Tensor y = detach(p);
+  record("softmax", {x}, y, {Saved::output(y)}, [](const Slots& s, const PullArgs& a) {
+    Tensor y = s[0];
+    a.gin[0] = plain_pull(a.g[0], y) ? row_run<SoftmaxPull>({a.g[0], y}, {}, {}).y
+                                     : row_graph<SoftmaxPull>({a.g[0], y}, {}, {});
+  });
+  return y;
+}
+
 // With V = Tensor: the cotangent of x by recorded ops; rows that do not count give 0 whatever x holds.
-Tensor graph_pull(const Tensor& g, const Tensor& x, const Tensor& q) {
-  Tensor all = sum(q, {-1}, true), dead = all == Tensor(0.0);
-  Tensor safe = where(dead, Tensor(0.0), x);
-  return expand_dims(g, -1) * (all * softmax(safe) - q);
+Tensor graph_pull(const Tensor& x, const Tensor& g, const Tensor& slope, const Tensor& q) {
+  Tensor all, p;
+  {
+    GradMode off(false);
+    all = sum(q, {-1}, true);
+    p = where(all == Tensor(0.0), Tensor(0.0), (slope + q) / where(all == Tensor(0.0), Tensor(1.0), all));
+  }
+  return expand_dims(g, -1) * (all * softmax_known(x, p) - q);
 }
 
 // x (rows, n) of a float type that kernels compute in; target (rows), -1 where the row does not count.
@@ -57,26 +77,21 @@ Tensor fused_rows(const Tensor& x, const Tensor& target, const Tensor& weight, c
   call.lse = lse.raw();
   call.out = loss.raw();
   row_table().cross_entropy[x.dtype() == DType::F64](call);
-  std::vector<Saved> saved;
-  if (any_wants(x)) saved = {Saved(x), Saved(target), Saved(weight), Saved(lse)};
-  record("cross_entropy", {x}, loss, std::move(saved), [p](const Slots& s, const PullArgs& a) {
-    Tensor x = s[0], g = a.g[0];
-    if (!plain_pull(g, x)) {
-      a.gin[0] = graph_pull(g, x, dense(p, x, s[1], s[2]));
-      return;
-    }
-    Tensor logits = plain(x, x.dtype()), lse = s[3];
-    Tensor out = empty(x.shape(), x.dtype());
-    CrossEntropyCall call = p.call(logits, s[1], s[2]);
-    bool one = g.size() > 0 && g.strides()[0] == 0 && g.dtype() == x.dtype();
-    Tensor seed = one ? g : plain(g, x.dtype());
-    call.g = seed.raw();
-    call.g_step = one ? 0 : 1;
-    call.lse = lse.raw();
-    call.out = out.raw();
-    row_table().cross_entropy_pull[x.dtype() == DType::F64](call);
-    a.gin[0] = out;
-  });
+  if (!any_wants(x)) return loss;
+  Tensor slope = empty(x.shape(), x.dtype()), one = ones({}, x.dtype());
+  call.g = one.raw();
+  call.g_step = 0;
+  call.out = slope.raw();
+  row_table().cross_entropy_pull[x.dtype() == DType::F64](call);
+  record("cross_entropy", {x}, loss, {Saved(slope), Saved(target), Saved(weight)},
+         [p](const Slots& s, const PullArgs& a) {
+           Tensor slope = s[0], g = a.g[0];
+           if (plain_pull(g)) {
+             a.gin[0] = slope * expand_dims(cast(g, slope.dtype()), -1);
+             return;
+           }
+           a.gin[0] = graph_pull(s.input(0), g, slope, dense(p, slope, s[1], s[2]));
+         });
   return loss;
 }
 

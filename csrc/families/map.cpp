@@ -4,6 +4,7 @@
 #include <string>
 
 #include "families/map_driver.h"
+#include "families/map_node.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
 #include "tensor/profile.h"
@@ -90,191 +91,6 @@ Typing typing_of(const MapOp& op, std::span<const Tensor> in) {
   return t;
 }
 
-// ---- the tape node
-
-// Note [The short way]
-// Most calls have contiguous operands of one shape in the compute type, or one such and a number: then the kernel runs
-// on the tensors' memory and no plan is made. Larger ones take the plan for its threads.
-struct ShortCall {
-  const void* in[5] = {};
-  unsigned scalars = 0;
-
-  // Operand j is usable as it is, or one value of the compute type.
-  bool add(int j, const Tensor& t, int64_t size, DType compute, bool scalar_ok) {
-    if (t.dtype() != compute) return false;
-    in[j] = t.raw();
-    if (t.size() == size) return t.contiguous();
-    if (t.size() != 1 || !scalar_ok) return false;
-    scalars |= 1u << j;
-    return true;
-  }
-};
-
-// One call of an op as its derivative sees it.
-struct MapCall {
-  const MapOp& op;
-  int n;
-  Shape out_shape;
-  DType out_dtype;
-  double params[kMaxArgs];
-  RandomState random;
-
-  MapCall(const MapOp& o, int inputs, const Tensor& out, const double* constants, const RandomState& state)
-      : op(o), n(inputs), out_shape(out.shape()), out_dtype(out.dtype()), random(state) {
-    for (int i = 0; i < op.nargs; i++) params[i] = constants[i];
-  }
-
-  // The short way; a number among the inputs is spread over a tile.
-  bool pull_short(int i, const Tensor& r, const Tensor& g, const Tensor* x, const Tensor& y) const {
-    Compute compute = compute_of(out_dtype);
-    DType type = dtype_of(compute);
-    if (op.random || r.size() > kGrain || r.dtype() != type) return false;
-    ShortCall call;
-    alignas(64) char tile[kTile * 8];
-    bool spread = false;
-    if (!call.add(0, g, r.size(), type, false)) return false;
-    for (int j = 0; j < n; j++) {
-      if (!(op.uses[i] >> j & 1)) continue;
-      if (x[j].size() == 1 && r.size() > 1 && r.size() <= kTile && !spread) {
-        spread_value(tile, x[j], compute, r.size());
-        call.in[1 + j] = tile;
-        spread = true;
-      } else if (!call.add(1 + j, x[j], r.size(), type, false)) {
-        return false;
-      }
-    }
-    if ((op.uses[i] >> 7 & 1) && !call.add(1 + n, y, r.size(), type, false)) return false;
-    op.kernels->pull[i][int(compute)](r.raw(), call.in, params, r.size(), 0);
-    return true;
-  }
-
-  // g times the derivative by input i, of the output's shape, in one kernel; outside the graph.
-  Tensor fused_pull(int i, DType result, const Tensor& g, const Tensor* x, const Tensor& y) const {
-    Tensor r = empty(out_shape, result);
-    if (pull_short(i, r, g, x, y)) return r;
-    MapPlan p;
-    p.compute = compute_of(out_dtype);
-    p.fn = op.kernels->pull[i][int(p.compute)];
-    p.shape = out_shape;
-    p.size = r.size();
-    p.params = params;
-    p.inputs = n + 2;
-    p.in[0] = operand_of(g, out_shape);
-    for (int j = 0; j < n; j++)
-      if (op.uses[i] >> j & 1)
-        p.in[1 + j] = operand_of(x[j], out_shape);
-      else
-        p.in[1 + j].single = false;
-    int last = 1 + n;
-    Tensor u;
-    if (op.random) {
-      u = uniform_of(random, out_shape, out_dtype);
-      p.in[last++] = operand_of(u, out_shape);
-      p.inputs++;
-    }
-    if (op.uses[i] >> 7 & 1) p.in[last] = operand_of(y, out_shape);
-    p.out = operand_of(r, out_shape);
-    p.out.direct = true;
-    run_plan(p);
-    return r;
-  }
-};
-
-struct MapNode final : Node, MapCall, alloc::Recycled<MapNode> {
-  Saved in[kMaxInputs];
-  Saved out;
-  Shape shapes[kMaxInputs];  // only of inputs that were broadcast
-  unsigned broadcast = 0;    // bit i: input i was
-  DType dtypes[kMaxInputs];
-
-  using MapCall::MapCall;
-  const char* name() const override { return op.name.data(); }
-  void release() override {
-    for (Saved& s : in) s = Saved();
-    out = Saved();
-  }
-  void visit_saved(const std::function<void(const Tensor&)>& f) const override {
-    for (const Saved& s : in)
-      if (s) f(s.peek());
-    if (out) f(out.peek());
-  }
-  void output_pushed(const Tensor& y) override { out.take_tangents(y); }
-
-  void pull(const PullArgs& a) override {
-    if (!a.g[0]) return;
-    Tensor x[kMaxInputs + 1], y;
-    bool graph = mode().grad || has_tangent(a.g[0]);
-    for (int i = 0; i < n; i++)
-      if (in[i]) {
-        x[i] = in[i].get(this, name());
-        graph = graph || has_tangent(x[i]);
-      }
-    if (out) {
-      y = out.get(this, name());
-      graph = graph || has_tangent(y);
-    }
-    for (int i = 0; i < n; i++) {
-      if (!a.need(i)) continue;
-      Tensor gi;
-      if (op.passes[i] == 1)
-        gi = a.g[0];
-      else if (graph)
-        gi = graph_pull(i, a.g[0], x, y);
-      else
-        gi = fused_pull(i, broadcast >> i & 1 ? out_dtype : dtypes[i], a.g[0], x, y);
-      const Shape& shape = shape_of(i);
-      if (!(gi.shape() == shape)) gi = sum_to_shape(gi, shape);
-      a.gin[i] = gi.dtype() == dtypes[i] ? std::move(gi) : cast(gi, dtypes[i]);
-    }
-  }
-  const Shape& shape_of(int i) const { return broadcast >> i & 1 ? shapes[i] : out_shape; }
-
-  Tensor graph_pull(int i, const Tensor& g, Tensor* x, const Tensor& y) {
-    // An input that the formula does not read was not kept; any value of its type stands in.
-    for (int j = 0; j < n; j++)
-      if (!x[j]) x[j] = scalar_weak(0.0);
-    if (op.random) x[n] = uniform_of(random, out_shape, out_dtype);
-    return op.pull[i](g, x, y ? y : x[0], params);
-  }
-};
-
-bool run_short(const MapOp& op, const Tensor& out, std::span<const Tensor> in, Compute compute, const double* params,
-               const RandomState* random) {
-  DType type = dtype_of(compute);
-  if (random || out.size() > kGrain || !out.contiguous() || out.dtype() != (op.mask ? DType::Bool : type)) return false;
-  ShortCall call;
-  alignas(8) char value[8];
-  for (size_t j = 0; j < in.size(); j++) {
-    bool scalar_ok = in.size() == 2 && !call.scalars;
-    if (scalar_ok && in[j].size() == 1 && in[j].dtype() != type) {
-      cast_kernels().load[int(compute)][int(in[j].dtype())](value, in[j].raw(), 1, 1);
-      call.in[j] = value;
-      call.scalars = 1u << j;
-    } else if (!call.add(int(j), in[j], out.size(), type, scalar_ok)) {
-      return false;
-    }
-  }
-  op.kernels->fwd[int(compute)](out.raw(), call.in, params, out.size(), call.scalars);
-  return true;
-}
-
-void run_forward(const MapOp& op, const Tensor& out, std::span<const Tensor> in, Compute compute, const double* params,
-                 const RandomState* random) {
-  if (run_short(op, out, in, compute, params, random)) return;
-  MapPlan p;
-  p.compute = compute;
-  p.fn = op.kernels->fwd[int(compute)];
-  p.mask = op.mask;
-  p.shape = out.shape();
-  p.size = out.size();
-  p.params = params;
-  p.inputs = int(in.size());
-  p.random = random;
-  for (size_t j = 0; j < in.size(); j++) p.in[j] = operand_of(in[j], out.shape());
-  p.out = operand_of(out, out.shape());
-  run_plan(p);
-}
-
 void check_derivative(const MapOp& op, std::span<const Tensor> in) {
   if (!op.no_derivative) return;
   fail<GraphError>(op.name, "has no known derivative and an input requires grad (" + describe(in[0]) + ")",
@@ -283,7 +99,7 @@ void check_derivative(const MapOp& op, std::span<const Tensor> in) {
 
 // `in` are the tensors as they were before an in-place write; `out` receives the node.
 void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, const double* params,
-                const RandomState& random) {
+                const RandomState& random, const Saving& saving) {
   if (!mode().grad) return;
   bool wanted = false;
   for (const Tensor& t : in) wanted = wanted || wants_node(t);
@@ -301,10 +117,14 @@ void record_map(const MapOp& op, std::span<const Tensor> in, const Tensor& out, 
     node->dtypes[j] = in[j].dtype();
     if (node->edges[j].live()) used |= op.uses[j];
   }
-  for (size_t j = 0; j < in.size(); j++)
-    if (used >> j & 1) node->in[j] = Saved(in[j]);
   attach(out, node);
-  if (used >> 7 & 1) node->out = Saved::output(out);
+  if (op.keeps_specially) {
+    keep_specially(*node, in, out, used, saving);
+  } else {
+    for (size_t j = 0; j < in.size(); j++)
+      if (used >> j & 1) node->in[j] = Saved(in[j]);
+    if (used >> 7 & 1) node->out = Saved::output(out);
+  }
   drop(node);
 }
 
@@ -352,7 +172,8 @@ const double* params_or_defaults(const MapOp& op, const double* params, double* 
 
 }  // namespace
 
-Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params, Generator* rng) {
+Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params, Generator* rng,
+                const Saving* saved) {
   Profiled scope(op.name.data());
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
@@ -370,8 +191,10 @@ Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* param
   out->weak = t.weak;
   RandomState random;
   if (op.random) random = (rng ? *rng : default_generator()).reserve(out.size());
+  const Saving& saving = op.activation ? saving_of(saved) : kNoSaving;
+  if (saving.choice == SavedChoice::Code && map_code_call(op, in, out, params, saving)) return out;
   run_forward(op, out, in, t.compute, params, op.random ? &random : nullptr);
-  record_map(op, in, out, params, random);
+  record_map(op, in, out, params, random, saving);
   push_all(op, in, out, params, random);
   return out;
 }
@@ -395,7 +218,7 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
   // What the pull reads must survive the write, and another operand may be a shifted view of the same memory.
   std::vector<Tensor> before;
   unsigned used = 0;
-  for (size_t j = 0; j < in.size(); j++) used |= op.uses[j];
+  for (size_t j = 0; j < in.size(); j++) used |= reads_of(op, int(j), target.dtype(), params);
   for (const Tensor& x : in) {
     size_t j = before.size();
     bool itself = x.is(target);
@@ -413,7 +236,7 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
   }
   write.done();
   Tensor value = detach(target);
-  record_map(op, before, value, params, {});
+  record_map(op, before, value, params, {}, kNoSaving);  // the input is overwritten: no choice
   push_all(op, before, value, params, {});
   write.replace(value);
 }

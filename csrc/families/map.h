@@ -6,6 +6,7 @@
 // coalesced first; a single value is loaded once. Mixed dtypes are promoted in the tile.
 #pragma once
 #include "cpu/map_table.h"
+#include "families/map_saved.h"
 #include "families/op.h"
 #include "tape/node.h"
 #include "tensor/tensor.h"
@@ -19,6 +20,9 @@ struct RandomState {
 };
 struct Generator {
   uint64_t seed = 0, offset = 0;
+  uint64_t roundings = 0;
+  // A stream of its own for the rounding of what is kept for backward: it leaves the program's draws as they are.
+  RandomState rounding() { return {seed ^ 0x9E3779B97F4A7C15u, roundings++ << 40}; }
   RandomState reserve(int64_t n) {  // room for n elements; a block of four 32-bit words per counter step
     RandomState s{seed, offset};
     offset += uint64_t(n + 3) / 4 * 2;  // float64 draws take two words per element
@@ -40,6 +44,16 @@ struct MapOp {
   int passes[kMaxInputs] = {};
   using GraphPull = Tensor (*)(const Tensor& g, const Tensor* in, const Tensor& out, const double* params);
   GraphPull pull[kMaxInputs] = {};
+  // What backward may keep besides the inputs that the pull reads (op.h, map_keep.cpp).
+  bool internal = false;         // a step of another op's backward: not listed
+  bool keeps_specially = false;  // one of the following, or a choice of the caller, plays a part
+  bool activation = false;       // accepts saved=
+  bool only_asked = false, exact_params = false, by_sign = false, rebuilds = false;
+  bool (*from_output)(const double* params) = nullptr;
+  GraphPull pull_y = nullptr;
+  std::string_view inverse;
+  int code_bits = 0, coded = 0;
+  double (*code_value)(int code, const double* params) = nullptr;
   const MapKernels* kernels = nullptr;
 };
 
@@ -53,7 +67,8 @@ const std::vector<const MapOp*>& map_ops();
 void add_map(const MapOp& row);  // extensions register here
 
 // y = op(in...). `params` holds nargs doubles (null: the defaults).
-Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params = nullptr, Generator* rng = nullptr);
+Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* params = nullptr, Generator* rng = nullptr,
+                const Saving* saved = nullptr);
 template <class Op, class... T>
 Tensor map_call_of(const T&... in) {
   const Tensor list[] = {in...};

@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "cpu/isa_std.h"
+#include "cpu/stream.h"
+#include "fewbit/codec.h"
 
 namespace pb {
 
@@ -111,11 +113,6 @@ void splat(void* tile, const void* value, Compute c, int64_t n = kTile) {
 }
 
 // Note [Streaming stores]
-// An output that does not stay in the last cache is written past it: an ordinary store would first read the line from
-// memory. The kernel fills a tile in L1, which is then streamed. Inside the caches this would lose, and in place the
-// lines are there already.
-constexpr int64_t kStreamBytes = int64_t(32) << 20;
-
 bool streams(const MapPlan& p) {
   if (!p.out.direct || p.size * itemsize(p.out.dtype) < kStreamBytes) return false;
   for (int j = 0; j < p.inputs; j++)
@@ -123,24 +120,28 @@ bool streams(const MapPlan& p) {
   return true;
 }
 
-void stream(char* dst, const char* src, int64_t bytes) {
-#if defined(__SSE2__)
-  int64_t head = -reinterpret_cast<intptr_t>(dst) & 15;
-  if (head > bytes) head = bytes;
-  std::memcpy(dst, src, size_t(head));
-  int64_t i = head;
-  for (; i + 16 <= bytes; i += 16)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
-  std::memcpy(dst + i, src + i, size_t(bytes - i));
-#else
-  std::memcpy(dst, src, size_t(bytes));
-#endif
+// One tile of codes; `at` is a multiple of kTile, so of kGroup.
+void encode_tile(const MapPlan& p, const float* x, int64_t at, int64_t n) {
+  const MapCodes& c = *p.codes;
+  uint32_t* words = c.words + at / kGroup * c.table->bits;
+  if (!c.round) return code_kernels().encode(words, x, n, *c.table);
+  alignas(64) float u[kTile], g[kTile], one[kTile], y[kTile];
+  for (int64_t i = 0; i < n; i++) one[i] = 1;
+  const void* in[] = {one, x, y};
+  if (c.derivative->uses[0] >> 7 & 1) p.fn(y, in + 1, p.params, n, 0);
+  c.derivative->kernels->pull[0][0](g, in, p.params, n, 0);
+  cast_kernels().uniform[0](u, c.round->seed, c.round->offset, uint64_t(at), n);
+  code_kernels().encode_random(words, g, u, n, c.ascending, c.ranks, c.table->bits);
 }
 
-void stream_done() {
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
+// What the plan computes of one tile, besides codes.
+void run_tile(const MapPlan& p, void* out, const void* const* in, int64_t at, int64_t n, unsigned scalars) {
+  const MapCodes* c = p.codes;
+  if (c && !c->write)
+    code_kernels().decode(static_cast<float*>(out), static_cast<const float*>(in[0]),
+                          c->words + at / kGroup * c->table->bits, n, c->level, c->table->bits);
+  else
+    p.fn(out, in, p.params, n, scalars);
 }
 
 void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64_t begin, int64_t end) {
@@ -148,7 +149,7 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
   Tiles tiles;
   const void* in[6] = {};
   const int item = itemsize(dtype_of(p.compute));
-  bool all_direct = p.out.direct && !p.random;
+  bool all_direct = p.out.direct && !p.random && !p.codes;
   for (int j = 0; j < p.inputs; j++) {
     bool in_register = scalars >> j & 1;
     if (p.in[j].single && in_register)
@@ -162,7 +163,8 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
     }
   }
   const bool past_cache = streams(p);
-  int64_t step = all_direct && !past_cache ? end - begin : kTile;
+  // The stores of a short tile drain while the next one is computed.
+  int64_t step = !all_direct ? kTile : past_cache ? kStreamTile : end - begin;
   for (int64_t at = begin; at < end; at += step) {
     int64_t n = end - at < step ? end - at : step;
     for (int j = 0; j < p.inputs; j++) {
@@ -179,14 +181,15 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
       k.uniform[p.compute == Compute::F64](tiles.in[p.inputs], p.random->seed, p.random->offset, uint64_t(at), n);
       in[p.inputs] = tiles.in[p.inputs];
     }
+    if (p.codes && p.codes->write) encode_tile(p, static_cast<const float*>(in[0]), at, n);
     if (past_cache) {
       const int out_item = itemsize(p.out.dtype);
-      p.fn(tiles.out, in, p.params, n, scalars);
+      run_tile(p, tiles.out, in, at, n, scalars);
       stream(p.out.data + at * out_item, tiles.out, n * out_item);
     } else if (p.out.direct) {
-      p.fn(p.out.data + at * itemsize(p.out.dtype), in, p.params, n, scalars);
+      run_tile(p, p.out.data + at * itemsize(p.out.dtype), in, at, n, scalars);
     } else if (p.mask) {
-      p.fn(tiles.out, in, p.params, n, scalars);
+      run_tile(p, tiles.out, in, at, n, scalars);
       const char* src = tiles.out;
       walk(p.out, p.shape, at, n, [&](char* dst, int64_t stride, int64_t run) {
         alignas(64) int64_t wide[kTile];
@@ -195,7 +198,7 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
         src += run;
       });
     } else {
-      p.fn(tiles.out, in, p.params, n, scalars);
+      run_tile(p, tiles.out, in, at, n, scalars);
       scatter(k, p.compute, p.out, p.shape, at, n, tiles.out);
     }
   }
@@ -203,6 +206,20 @@ void run_range(const MapPlan& p, const Singles& singles, unsigned scalars, int64
 }
 
 }  // namespace
+
+void load_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, void* tile) {
+  const CastKernels& k = cast_kernels();
+  if (!o.single) return gather(k, c, o, shape, first, n, tile);
+  alignas(8) char value[8];
+  k.load[int(c)][int(o.dtype)](value, o.data, 1, 1);
+  splat(tile, value, c, n);
+}
+
+void store_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, const void* tile) {
+  const CastKernels& k = cast_kernels();
+  if (!o.single) return scatter(k, c, o, shape, first, n, tile);
+  k.store[int(c)][int(o.dtype)](o.data, 1, tile, 1);
+}
 
 void spread_value(void* tile, const Tensor& t, Compute compute, int64_t n) {
   alignas(8) char value[8];
@@ -250,14 +267,16 @@ void run_plan(MapPlan& p) {
     const Singles& s;
     unsigned scalars;
   } job{p, singles, scalars};
+  // Cut between tiles, so that a thread has whole groups of codes.
   auto body = [](void* ctx, int64_t begin, int64_t end) {
     const Job& j = *static_cast<Job*>(ctx);
-    run_range(j.p, j.s, j.scalars, begin, end);
+    run_range(j.p, j.s, j.scalars, begin * kTile, end * kTile < j.p.size ? end * kTile : j.p.size);
   };
+  int64_t count = (p.size + kTile - 1) / kTile;
   if (p.size <= kGrain)
-    body(&job, 0, p.size);
+    body(&job, 0, count);
   else
-    pb_parallel_for(p.size, kGrain, body, &job);
+    pb_parallel_for(count, kGrain / kTile, body, &job);
 }
 
 // ---- raw helpers

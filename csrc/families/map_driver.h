@@ -1,10 +1,11 @@
 // The Map driver: operands, coalescing, tiles. Works on raw memory; handles stay outside.
 #pragma once
+#include "cpu/code_table.h"
 #include "families/map.h"
 
 namespace pb {
 
-inline constexpr int64_t kTile = 1024;
+inline constexpr int64_t kTile = 1024, kStreamTile = 128;
 
 // Note [When threads pay]
 // A second core gains nothing below about 128 K elements of cheap work; the grain keeps such work on the caller.
@@ -16,6 +17,19 @@ struct MapOperand {
   Strides strides;      // in elements, for the iteration shape
   bool single = false;  // one value for all
   bool direct = false;  // contiguous in the compute type: the kernel reads it in place
+};
+
+// Codes that a launch writes or reads on the way, while the tile is in L1 (Note [Codes of a derivative]).
+struct MapCodes {
+  const CodeTable* table = nullptr;
+  uint32_t* words = nullptr;
+  bool write = false;            // encode in[0] and call fn; else out = in[0] * level, and fn is not called
+  const float* level = nullptr;  // read: of the derivative that is wanted
+  // write, of a random code: the draws that round, the op whose derivative is rounded, its levels in order.
+  const RandomState* round = nullptr;
+  const MapOp* derivative = nullptr;
+  const float* ascending = nullptr;
+  const uint8_t* ranks = nullptr;
 };
 
 struct MapPlan {
@@ -30,8 +44,12 @@ struct MapPlan {
   MapOperand out;
   const double* params = nullptr;
   const RandomState* random = nullptr;  // the input after the last one is drawn
+  const MapCodes* codes = nullptr;
 };
 
+// Elements [first, first + n) of an operand of this shape, from memory to a tile of the compute type and back.
+void load_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, void* tile);
+void store_operand(Compute c, const MapOperand& o, const Shape& shape, int64_t first, int64_t n, const void* tile);
 MapOperand operand_of(const Tensor& t, const Shape& shape);
 void run_plan(MapPlan& plan);
 // The first n elements of a tile become the one value of t, in the compute type.

@@ -1,73 +1,115 @@
 // Layer, root-mean-square, group and batch normalisation.
 #include "families/row.h"
 #include "families/row_call.h"
+#include "fewbit/block.h"
 #include "tensor/profile.h"
 
 namespace pb {
 
 namespace {
 
-Tensor ones_like_row(const Tensor& x) { return ones({x.shape().back()}, x.dtype()); }
-Tensor zeros_like_row(const Tensor& x) { return zeros({x.shape().back()}, x.dtype()); }
+// A result of the kernel in the caller's type, outside the graph.
+Tensor narrowed(const Tensor& t, DType dtype) {
+  GradMode off(false);
+  return cast(t, dtype);
+}
 Tensor times(const Tensor& x, const Tensor& weight) { return weight ? x * weight : x; }
 Tensor plus(const Tensor& x, const Tensor& bias) { return bias ? x + bias : x; }
 
-void layer_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+// Note [Norms in 16 bits]
+// Rows are computed in float32 or float64; what backward keeps has the type of the caller: x itself, and one or two
+// numbers per row in the type of computation. A product that reads the output makes it anew from the same x, so of the
+// two one is kept.
+struct Precision {
+  DType compute, result;
+};
+// The cotangent of an operand in its own type.
+Tensor like(const Tensor& g, const Tensor& operand) { return cast(g, operand.dtype()); }
+Tensor widened(const Tensor& t, DType dtype) { return t ? cast(t, dtype) : t; }
+
+Tensor row_scale(const Tensor& w, const Tensor& x, DType dtype) { return w ? w : ones({x.shape().back()}, dtype); }
+Tensor row_shift(const Tensor& b, const Tensor& x, DType dtype) { return b ? b : zeros({x.shape().back()}, dtype); }
+
+// slots: x, weight, bias, mean, 1 / deviation
+void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   Tensor x = s[0], w = s[1], g = a.g[0];
-  Tensor scale = w ? w : ones_like_row(x);
   bool sums = a.need(1) || a.need(2);
   if (plain_pull(g, x, w)) {
-    RowResult r = row_run<LayerNormPull>({g, x}, {scale}, {s[2], s[3]}, 0, sums);
-    if (a.need(0)) a.gin[0] = r.y;
-    if (a.need(1)) a.gin[1] = r.column[0];
-    if (a.need(2)) a.gin[2] = r.column[1];
+    RowResult r = row_run<LayerNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[3], s[4]}, 0, sums);
+    if (a.need(0)) a.gin[0] = like(r.y, x);
+    if (a.need(1)) a.gin[1] = like(r.column[0], w);
+    if (a.need(2)) a.gin[2] = like(r.column[1], s[2]);
     return;
   }
   // The kept statistics have no edge to x, so the graph makes them anew.
-  At<Tensor> f = row_numbers<LayerNorm>({x}, {}, {}, eps);
-  At<Tensor> e = row_numbers<LayerNormPull>({g, x}, {scale}, {f.s[0], f.s[1]});
-  if (a.need(0)) a.gin[0] = LayerNormPull::out(e);
-  if (a.need(1)) a.gin[1] = sum_rows(LayerNormPull::column<0>(e));
-  if (a.need(2)) a.gin[2] = sum_rows(g);
+  Tensor wide = cast(x, p.compute), wide_g = cast(g, p.compute);
+  Tensor scale = row_scale(widened(w, p.compute), x, p.compute);
+  At<Tensor> f = row_numbers<LayerNorm>({wide}, {}, {}, eps);
+  At<Tensor> e = row_numbers<LayerNormPull>({wide_g, wide}, {scale}, {f.s[0], f.s[1]});
+  if (a.need(0)) a.gin[0] = like(LayerNormPull::out(e), x);
+  if (a.need(1)) a.gin[1] = like(sum_rows(LayerNormPull::column<0>(e)), w);
+  if (a.need(2)) a.gin[2] = like(sum_rows(wide_g), s[2]);
 }
 
-Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double eps) {
-  if (x.size() == 0) return plus(times(x, w), b);
-  Tensor scale = w ? w : ones_like_row(x), shift = b ? b : zeros_like_row(x);
-  if (has_tangent(x) || has_tangent(w) || has_tangent(b)) return row_graph<LayerNorm>({x}, {scale, shift}, {}, eps);
-  RowResult r = row_run<LayerNorm>({x}, {scale, shift}, {}, eps);
-  std::vector<Saved> saved;
-  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(r.stat[0]), Saved(r.stat[1])};
-  record("layer_norm", {x, w, b}, r.y, std::move(saved),
-         [eps](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps); });
-  return r.y;
+RowResult layer_norm_run(const Tensor& x, const Tensor& w, const Tensor& b, double eps, DType dtype) {
+  return row_run<LayerNorm>({plain(x, dtype)}, {row_scale(w, x, dtype), row_shift(b, x, dtype)}, {}, eps);
 }
 
-void rms_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double eps, Precision p) {
+  Tensor wx = x, ww = w, wb = b;
+  if (x.size() == 0 || has_tangent(x) || has_tangent(w) || has_tangent(b))
+    wx = cast(x, p.compute), ww = widened(w, p.compute), wb = widened(b, p.compute);
+  if (x.size() == 0) return cast(plus(times(wx, ww), wb), p.result);
+  if (has_tangent(x) || has_tangent(w) || has_tangent(b))
+    return cast(row_graph<LayerNorm>({wx}, {row_scale(ww, x, p.compute), row_shift(wb, x, p.compute)}, {}, eps),
+                p.result);
+  RowResult r = layer_norm_run(x, w, b, eps, p.compute);
+  Tensor y = narrowed(r.y, p.result);
+  if (!any_wants(x, w, b)) return y;
+  record_rebuilt(
+      "layer_norm", {x, w, b}, y, {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
+      [eps, p](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps, p); },
+      [eps, p](const Slots& s) { return narrowed(layer_norm_run(s[0], s[1], s[2], eps, p.compute).y, p.result); },
+      kRebuildsForProducts);
+  return y;
+}
+
+// slots: x, weight, 1 / root mean square
+void rms_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   Tensor x = s[0], w = s[1], g = a.g[0];
-  Tensor scale = w ? w : ones_like_row(x);
   if (plain_pull(g, x, w)) {
-    RowResult r = row_run<RmsNormPull>({g, x}, {scale}, {s[2]}, 0, a.need(1));
-    if (a.need(0)) a.gin[0] = r.y;
-    if (a.need(1)) a.gin[1] = r.column[0];
+    RowResult r = row_run<RmsNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[2]}, 0, a.need(1));
+    if (a.need(0)) a.gin[0] = like(r.y, x);
+    if (a.need(1)) a.gin[1] = like(r.column[0], w);
     return;
   }
-  At<Tensor> f = row_numbers<RmsNorm>({x}, {}, {}, eps);
-  At<Tensor> e = row_numbers<RmsNormPull>({g, x}, {scale}, {f.s[0]});
-  if (a.need(0)) a.gin[0] = RmsNormPull::out(e);
-  if (a.need(1)) a.gin[1] = sum_rows(RmsNormPull::column<0>(e));
+  Tensor wide = cast(x, p.compute);
+  At<Tensor> f = row_numbers<RmsNorm>({wide}, {}, {}, eps);
+  At<Tensor> e =
+      row_numbers<RmsNormPull>({cast(g, p.compute), wide}, {row_scale(widened(w, p.compute), x, p.compute)}, {f.s[0]});
+  if (a.need(0)) a.gin[0] = like(RmsNormPull::out(e), x);
+  if (a.need(1)) a.gin[1] = like(sum_rows(RmsNormPull::column<0>(e)), w);
 }
 
-Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps) {
-  if (x.size() == 0) return times(x, w);
-  Tensor scale = w ? w : ones_like_row(x);
-  if (has_tangent(x) || has_tangent(w)) return row_graph<RmsNorm>({x}, {scale}, {}, eps);
-  RowResult r = row_run<RmsNorm>({x}, {scale}, {}, eps);
-  std::vector<Saved> saved;
-  if (any_wants(x, w)) saved = {Saved(x), Saved(w), Saved(r.stat[0])};
-  record("rms_norm", {x, w}, r.y, std::move(saved),
-         [eps](const Slots& s, const PullArgs& a) { rms_norm_pull(s, a, eps); });
-  return r.y;
+RowResult rms_norm_run(const Tensor& x, const Tensor& w, double eps, DType dtype) {
+  return row_run<RmsNorm>({plain(x, dtype)}, {row_scale(w, x, dtype)}, {}, eps);
+}
+
+Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps, Precision p) {
+  Tensor wx = x, ww = w;
+  if (x.size() == 0 || has_tangent(x) || has_tangent(w)) wx = cast(x, p.compute), ww = widened(w, p.compute);
+  if (x.size() == 0) return cast(times(wx, ww), p.result);
+  if (has_tangent(x) || has_tangent(w))
+    return cast(row_graph<RmsNorm>({wx}, {row_scale(ww, x, p.compute)}, {}, eps), p.result);
+  RowResult r = rms_norm_run(x, w, eps, p.compute);
+  Tensor y = narrowed(r.y, p.result);
+  if (!any_wants(x, w)) return y;
+  record_rebuilt(
+      "rms_norm", {x, w}, y, {saved_whole(x, operand_bits("rms_norm", 0)), Saved(w), Saved(r.stat[0])},
+      [eps, p](const Slots& s, const PullArgs& a) { rms_norm_pull(s, a, eps, p); },
+      [eps, p](const Slots& s) { return narrowed(rms_norm_run(s[0], s[1], eps, p.compute).y, p.result); },
+      kRebuildsForProducts);
+  return y;
 }
 
 // The shape of the normalised axes, which must be the last ones.
@@ -109,6 +151,14 @@ Typed typed(const Tensor& input, const Tensor& w, const Tensor& b, const char* o
   return t;
 }
 
+Precision precision_of(const Tensor& x, const Tensor& w, const Tensor& b, const char* op) {
+  std::vector<Tensor> in{x};
+  if (w) in.push_back(w);
+  if (b) in.push_back(b);
+  DType result = result_dtype(in, op);
+  return {row_compute(result), result};
+}
+
 Tensor flat(const Tensor& t) { return bool(t) && t.ndim() != 1 ? reshape(t, {t.size()}) : t; }
 
 // x with the normalised axes as one, when there are several.
@@ -129,18 +179,20 @@ Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias,
   Shape shape = normal_shape(input, axes, "layer_norm");
   check_parameter(weight, shape, "layer_norm", "weight");
   check_parameter(bias, shape, "layer_norm", "bias");
-  Typed t = typed(input, weight, bias, "layer_norm");
-  Tensor y = layer_norm_rows(merged(t.x, axes.size()), flat(t.w), flat(t.b), eps);
-  return cast(axes.size() == 1 ? y : reshape(y, input.shape()), t.result);
+  Tensor x = as_float(input);
+  Precision p = precision_of(x, weight, bias, "layer_norm");
+  Tensor y = layer_norm_rows(merged(x, axes.size()), flat(weight), flat(bias), eps, p);
+  return axes.size() == 1 ? y : reshape(y, input.shape());
 }
 
 Tensor rms_norm(const Tensor& input, const Tensor& weight, const Dims& axes, double eps) {
   Profiled scope("rms_norm");
   Shape shape = normal_shape(input, axes, "rms_norm");
   check_parameter(weight, shape, "rms_norm", "weight");
-  Typed t = typed(input, weight, {}, "rms_norm");
-  Tensor y = rms_norm_rows(merged(t.x, axes.size()), flat(t.w), eps);
-  return cast(axes.size() == 1 ? y : reshape(y, input.shape()), t.result);
+  Tensor x = as_float(input);
+  Precision p = precision_of(x, weight, {}, "rms_norm");
+  Tensor y = rms_norm_rows(merged(x, axes.size()), flat(weight), eps, p);
+  return axes.size() == 1 ? y : reshape(y, input.shape());
 }
 
 namespace {
@@ -273,10 +325,14 @@ Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, con
   check_parameter(weight, {channels}, "group_norm", "weight");
   check_parameter(bias, {channels}, "group_norm", "bias");
   Typed t = typed(input, weight, bias, "group_norm");
+  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() &&
+      !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
+    return group_norm_segments(as_float(input), groups, weight, bias, eps, t.result);
   Tensor y = t.x;
   if (y.size()) {
     int64_t rows = input.shape()[0] * groups;
-    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps), input.shape());
+    y = reshape(layer_norm_rows(reshape(y, {rows, y.size() / rows}), {}, {}, eps, {y.dtype(), y.dtype()}),
+                input.shape());
   }
   return cast(channel_affine(y, t.w, t.b), t.result);
 }

@@ -6,8 +6,16 @@
 //   domain                         where tests and benches sample (default -3..3)
 //   fwd<V>(x..., k)                the formula; returns V, or Mask<V> with the member `mask = true`: a bool result
 //   pull<V>(g, x, k)               N = 1: cotangent of x from that of the output; omitted: derived by Dual numbers
-//   pull_y<V>(g, y, k)             N = 1: the same from the output, which is then what backward keeps
+//   pull_y<V>(g, y, k)             N = 1: the same from the output, which is then what backward keeps; beside pull,
+//                                  from_output(k) says for which constants, and only_asked that saved="output" is needed
 //   pull<I, V>(g, x..., k)         N > 1: cotangent of input I, with `uses[I]` = bit mask of the inputs it reads
+// What else backward may keep (families/map_keep.cpp):
+//   code<V>(x..., k), code_bits    a few bits that decide the derivative, code_value(c, k) an input with that code, for
+//                                  input `coded` (0); the pull reads the others only by comparing: they become 0
+//   inverse                        the op that gives x from the output and, with code_bits = 1, the code of its side
+//   rebuilds                       consumers that are matrix products make the output anew from the inputs
+//   by_sign                        pull_y reads the sign of y only
+//   exact_params                   pull_y compares with the constants: they must be numbers of the output's dtype
 // and flags: integers (has exact integer kernels), no_floats, zero_derivative (gradient 0), no_derivative
 // (GraphError when an input requires grad), random (a uniform in (0, 1) per element follows the inputs).
 #pragma once
@@ -63,9 +71,37 @@ PB_FN auto call_fwd(const ParamOf<V>& k, X... x) {
 }
 
 template <class Op>
-constexpr bool kFromOutput = requires(double g, double y, ParamOf<double> k) {
+constexpr bool kPullY = requires(double g, double y, ParamOf<double> k) {
   Op::template pull_y<double>(g, y, k);
 } || requires(double g, double y) { Op::template pull_y<double>(g, y); };
+// Both pulls are there, and the constants of a call decide.
+template <class Op>
+constexpr bool kEither = kPullY<Op> && requires(const double* k) { Op::from_output(k); };
+template <class Op>
+constexpr bool kFromOutput = kPullY<Op> && !kEither<Op>;
+
+template <class Op, class V>
+PB_FN V call_pull_y(const ParamOf<V>& k, V g, V y) {
+  if constexpr (requires { Op::template pull_y<V>(g, y, k); })
+    return Op::template pull_y<V>(g, y, k);
+  else
+    return Op::template pull_y<V>(g, y);
+}
+
+template <class Op>
+constexpr int code_bits() {
+  if constexpr (requires { Op::code_bits; })
+    return Op::code_bits;
+  else
+    return 0;
+}
+template <class Op, class V, class... X>
+PB_FN V call_code(const ParamOf<V>& k, X... x) {
+  if constexpr (requires { Op::template code<V>(x..., k); })
+    return Op::template code<V>(x..., k);
+  else
+    return Op::template code<V>(x...);
+}
 
 // Bit j: the pull of input I reads input j. Bit 7: it reads the output.
 template <class Op, int I>
@@ -106,10 +142,7 @@ PB_FN V derived_pull(V g, const ParamOf<V>& k, X... x) {
 template <class Op, int I, class V, class... X>
 PB_FN V call_pull(const ParamOf<V>& k, V g, V y, X... x) {
   if constexpr (kFromOutput<Op>) {
-    if constexpr (requires { Op::template pull_y<V>(g, y, k); })
-      return Op::template pull_y<V>(g, y, k);
-    else
-      return Op::template pull_y<V>(g, y);
+    return call_pull_y<Op, V>(k, g, y);
   } else if constexpr (requires { Op::template pull<V>(g, x..., k); }) {
     return Op::template pull<V>(g, x..., k);
   } else if constexpr (requires { Op::template pull<V>(g, x...); }) {

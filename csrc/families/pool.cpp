@@ -7,6 +7,7 @@
 #include "cpu/pool_table.h"
 #include "families/map.h"
 #include "families/view.h"
+#include "fewbit/codec.h"
 #include "tensor/profile.h"
 
 namespace pb {
@@ -108,6 +109,28 @@ Tensor scatter(const Tensor& g0, const Tensor& index, const PoolShape& s) {
   return dx;
 }
 
+// The cell of a window as ceil(log2(kh * kw)) bits.
+class PackedIndex final : public Late {
+ public:
+  PackedIndex(const Shape& shape, int bits) : shape_(shape), bits_(bits) {}
+  Tensor get(const Tensor& words, const char*) const override {
+    Tensor codes = unpack_codes(words, bits_, count(shape_));
+    return alias(codes, shape_, contiguous_strides(shape_), 0);
+  }
+  const char* scheme() const override { return "index"; }
+
+ private:
+  Shape shape_;
+  int bits_;
+};
+
+Saved keep_index(const Tensor& index, const PoolShape& s) {
+  int bits = 0;
+  while ((int64_t(1) << bits) < s.kh * s.kw) bits++;
+  if (bits == 0 || bits > 7 || index.size() < 32) return Saved(index);
+  return Saved::packed(pack_bytes(index, bits), std::make_shared<PackedIndex>(index.shape(), bits));
+}
+
 // ---- averages: one linear map and its transpose
 
 using Ends = std::vector<int64_t>;
@@ -183,7 +206,8 @@ Tensor max_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
     y = cast(wide, x.dtype());
   }
   if (!keeps) return y;
-  record("max_pool2d", {x}, y, {Saved(index)},
+  Saved kept = any_wants(x) ? keep_index(index, s) : Saved();
+  record("max_pool2d", {x}, y, {kept},
          [s](const Slots& slots, const PullArgs& a) { a.gin[0] = scatter(a.g[0], slots[0], s); });
   push_forward({x}, y, [&](const Tensor*, const Tensor* t, const Tensor&) { return gather(t[0], index, s); });
   return y;

@@ -13,6 +13,9 @@ Tensor log_softmax(const Tensor& x, int64_t axis = -1);
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Dims& axes, double eps);
 Tensor rms_norm(const Tensor& x, const Tensor& weight, const Dims& axes, double eps);
 Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps);
+// The same for checked operands without tangents and channels of many elements each.
+Tensor group_norm_segments(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps,
+                           DType result);
 // x: (N, C, ...). In training the batch's statistics are used and the running ones are written (momentum * new).
 Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
                   const Tensor& bias, bool training, double momentum, double eps);

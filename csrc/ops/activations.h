@@ -15,6 +15,7 @@ PB_FN V inside(V x, V bound) {
 
 struct Relu : Map<1> {
   static constexpr std::string_view name = "relu", doc = "max(x, 0); derivative 0 at 0.";
+  static constexpr bool by_sign = true;
   template <Value V>
   PB_FN static V fwd(V x) {
     return where(x < V(0), V(0), x);
@@ -29,6 +30,14 @@ PB_OP(Relu)
 struct LeakyRelu : Map<1> {
   static constexpr std::string_view name = "leaky_relu", doc = "x for x > 0, else negative_slope * x.";
   static constexpr Arg args[] = {{"negative_slope", 0.01}};
+  static constexpr bool by_sign = true;
+  static constexpr int code_bits = 1;  // where the output does not tell
+  static bool from_output(const double* k) { return k[0] > 0; }
+  static double code_value(int c, const double*) { return c ? 1 : -1; }
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(0), V(1), V(0));
+  }
   template <Value V>
   PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return where(x > V(0), x, k[0] * x);
@@ -37,12 +46,17 @@ struct LeakyRelu : Map<1> {
   PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > V(0), g, k[0] * g);
   }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y, const ParamOf<V>& k) {
+    return where(y > V(0), g, k[0] * g);
+  }
 };
 PB_OP(LeakyRelu)
 
 struct Elu : Map<1> {
   static constexpr std::string_view name = "elu", doc = "x for x > 0, else alpha * (exp(x) - 1).";
   static constexpr Arg args[] = {{"alpha", 1.0}};
+  static bool from_output(const double* k) { return k[0] >= 0; }
   template <Value V>
   PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return where(x > V(0), x, k[0] * expm1(min(x, V(0))));
@@ -51,12 +65,17 @@ struct Elu : Map<1> {
   PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > V(0), g, g * k[0] * exp(min(x, V(0))));
   }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y, const ParamOf<V>& k) {
+    return where(y > V(0), g, g * (y + k[0]));
+  }
 };
 PB_OP(Elu)
 
 struct Celu : Map<1> {
   static constexpr std::string_view name = "celu", doc = "x for x > 0, else alpha * (exp(x / alpha) - 1).";
   static constexpr Arg args[] = {{"alpha", 1.0}};
+  static bool from_output(const double* k) { return k[0] > 0; }
   template <Value V>
   PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return where(x > V(0), x, k[0] * expm1(min(x, V(0)) / k[0]));
@@ -64,6 +83,10 @@ struct Celu : Map<1> {
   template <Value V>
   PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > V(0), g, g * exp(min(x, V(0)) / k[0]));
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y, const ParamOf<V>& k) {
+    return where(y > V(0), g, g * (y / k[0] + V(1)));
   }
 };
 PB_OP(Celu)
@@ -86,6 +109,12 @@ PB_OP(Selu)
 struct Gelu : Map<1> {
   static constexpr std::string_view name = "gelu", doc = "x * Phi(x), Phi the normal distribution function.";
   static constexpr Domain domain{-8, 8};
+  static constexpr std::string_view inverse = "_gelu_inverse";
+  static constexpr int code_bits = 1;  // the side of the minimum
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(-0.75179152469356447), V(1), V(0));
+  }
   template <Value V>
   PB_FN static V density(V x) {
     return V(0.398942280401432677940) * exp(V(-0.5) * x * x);
@@ -104,6 +133,12 @@ PB_OP(Gelu)
 struct GeluTanh : Map<1> {
   static constexpr std::string_view name = "gelu_tanh", doc = "The tanh approximation of gelu.";
   static constexpr Domain domain{-8, 8};
+  static constexpr std::string_view inverse = "_gelu_tanh_inverse";
+  static constexpr int code_bits = 1;  // the side of the minimum
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(-0.75246142207101618), V(1), V(0));
+  }
   template <Value V>
   PB_FN static V inner(V x) {  // 2 * sqrt(2 / pi) * (x + 0.044715 x^3)
     return V(1.595769121605730711759) * (x + V(0.044715) * x * x * x);
@@ -126,6 +161,12 @@ PB_OP(GeluTanh)
 struct Silu : Map<1> {
   static constexpr std::string_view name = "silu", doc = "Sigmoid-weighted linear unit, x * sigmoid(x).";
   static constexpr Domain domain{-8, 8};
+  static constexpr std::string_view inverse = "_silu_inverse";
+  static constexpr int code_bits = 1;  // the side of the minimum
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(-1.2784645427610739), V(1), V(0));
+  }
   template <Value V>
   PB_FN static V fwd(V x) {
     return max(x, V(-800)) * sigmoid(x);
@@ -142,6 +183,12 @@ PB_OP(Silu)
 struct Mish : Map<1> {
   static constexpr std::string_view name = "mish", doc = "x * tanh(softplus(x)).";
   static constexpr Domain domain{-8, 8};
+  static constexpr std::string_view inverse = "_mish_inverse";
+  static constexpr int code_bits = 1;  // the side of the minimum
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(-1.1924312145154952), V(1), V(0));
+  }
   template <Value V>
   PB_FN static V fwd(V x) {
     V e = exp(min(x, V(20))), n = e * (e + V(2));
@@ -159,6 +206,8 @@ struct Softplus : Map<1> {
   static constexpr std::string_view name = "softplus",
                                     doc = "log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold.";
   static constexpr Arg args[] = {{"beta", 1.0}, {"threshold", 20.0}};
+  // From a threshold of 20 on the two branches meet; below, one output may come from either.
+  static bool from_output(const double* k) { return k[1] >= 20 && k[0] != 0; }
   template <Value V>
   PB_FN static V fwd(V x, const ParamOf<V>& k) {
     V z = k[0] * x;
@@ -169,11 +218,18 @@ struct Softplus : Map<1> {
     V z = k[0] * x;
     return where(z > k[1], g, g * sigmoid(z));
   }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y, const ParamOf<V>& k) {
+    V z = k[0] * y;
+    return where(z > k[1], g, -(g * expm1(-z)));
+  }
 };
 PB_OP(Softplus)
 
 struct Softsign : Map<1> {
   static constexpr std::string_view name = "softsign", doc = "x / (1 + |x|).";
+  static constexpr bool only_asked = true;
+  static bool from_output(const double*) { return true; }
   template <Value V>
   PB_FN static V fwd(V x) {
     return x / (V(1) + abs(x));
@@ -181,6 +237,11 @@ struct Softsign : Map<1> {
   template <Value V>
   PB_FN static V pull(V g, V x) {
     V r = recip(V(1) + abs(x));
+    return g * r * r;
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y) {
+    V r = V(1) - abs(y);
     return g * r * r;
   }
 };
@@ -201,6 +262,7 @@ PB_OP(Tanh)
 
 struct Tanhshrink : Map<1> {
   static constexpr std::string_view name = "tanhshrink", doc = "x - tanh(x).";
+  static constexpr std::string_view inverse = "_tanhshrink_inverse";
   template <Value V>
   PB_FN static V fwd(V x) {
     return x - tanh(x);
@@ -233,8 +295,8 @@ struct LogSigmoid : Map<1> {
     return -softplus(-x);
   }
   template <Value V>
-  PB_FN static V pull(V g, V x) {
-    return g * sigmoid(-x);
+  PB_FN static V pull_y(V g, V y) {
+    return -(g * expm1(y));
   }
 };
 PB_OP(LogSigmoid)
@@ -242,6 +304,8 @@ PB_OP(LogSigmoid)
 struct Hardtanh : Map<1> {
   static constexpr std::string_view name = "hardtanh", doc = "x limited to [min_val, max_val].";
   static constexpr Arg args[] = {{"min_val", -1.0}, {"max_val", 1.0}};
+  static constexpr bool exact_params = true;
+  static bool from_output(const double*) { return true; }
   template <Value V>
   PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return min(max(x, k[0]), k[1]);
@@ -249,6 +313,10 @@ struct Hardtanh : Map<1> {
   template <Value V>
   PB_FN static V pull(V g, V x, const ParamOf<V>& k) {
     return where(x > k[0], where(x < k[1], g, V(0)), V(0));
+  }
+  template <Value V>
+  PB_FN static V pull_y(V g, V y, const ParamOf<V>& k) {
+    return where(y > k[0], where(y < k[1], g, V(0)), V(0));
   }
 };
 PB_OP(Hardtanh)
@@ -270,6 +338,12 @@ PB_OP(Relu6)
 struct Hardsigmoid : Map<1> {
   static constexpr std::string_view name = "hardsigmoid", doc = "relu6(x + 3) / 6.";
   static constexpr Domain domain{-5, 5};
+  static constexpr int code_bits = 1;
+  static double code_value(int c, const double*) { return c ? 0 : 4; }
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(-3), where(x < V(3), V(1), V(0)), V(0));
+  }
   template <Value V>
   PB_FN static V fwd(V x) {
     return min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6);
@@ -284,6 +358,12 @@ PB_OP(Hardsigmoid)
 struct Hardswish : Map<1> {
   static constexpr std::string_view name = "hardswish", doc = "x * relu6(x + 3) / 6.";
   static constexpr Domain domain{-5, 5};
+  static constexpr std::string_view inverse = "_hardswish_inverse";
+  static constexpr int code_bits = 1;  // the side of the minimum
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(-1.5), V(1), V(0));
+  }
   template <Value V>
   PB_FN static V fwd(V x) {
     return max(x, V(-3)) * (min(max(x + V(3), V(0)), V(6)) * V(1.0 / 6));
@@ -295,4 +375,32 @@ struct Hardswish : Map<1> {
 };
 PB_OP(Hardswish)
 
+// The gate of a GLU: backward keeps a and b, and a product that reads the result makes it anew.
+template <class Act>
+struct Gated : Map<2> {
+  static constexpr unsigned uses[] = {0b11, 0b01};
+  static constexpr bool rebuilds = true;
+  template <Value V>
+  PB_FN static V fwd(V a, V b) {
+    return Act::template fwd<V>(a) * b;
+  }
+  template <int I, Value V>
+  PB_FN static V pull(V g, V a, V b) {
+    if constexpr (I == 0)
+      return Act::template pull<V>(g * b, a);
+    else
+      return g * Act::template fwd<V>(a);
+  }
+};
+struct SiluMul : Gated<Silu> {
+  static constexpr std::string_view name = "silu_mul", doc = "silu(a) * b, the gate of SwiGLU.";
+};
+PB_OP(SiluMul)
+struct GeluMul : Gated<Gelu> {
+  static constexpr std::string_view name = "gelu_mul", doc = "gelu(a) * b, the gate of GEGLU.";
+};
+PB_OP(GeluMul)
+
 }  // namespace pb
+
+#include "ops/inverses.h"

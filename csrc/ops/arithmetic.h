@@ -178,6 +178,12 @@ PB_OP(Remainder)
 struct Maximum : Map<2> {
   static constexpr std::string_view name = "maximum", doc = "The larger of a and b; NaN propagates; ties share.";
   static constexpr bool integers = true;
+  static constexpr int code_bits = 2;
+  static double code_value(int c, const double*) { return c == 2 ? 0 : c == 1 ? 1 : -1; }
+  template <Value V>
+  PB_FN static V code(V a, V b) {
+    return where(a > b, V(1), where(a == b, V(2), V(0)));
+  }
   template <class V>
   PB_FN static V fwd(V a, V b) {
     return max(a, b);
@@ -193,6 +199,12 @@ PB_OP(Maximum)
 struct Minimum : Map<2> {
   static constexpr std::string_view name = "minimum", doc = "The smaller of a and b; NaN propagates; ties share.";
   static constexpr bool integers = true;
+  static constexpr int code_bits = 2;
+  static double code_value(int c, const double*) { return c == 2 ? 0 : c == 1 ? -1 : 1; }
+  template <Value V>
+  PB_FN static V code(V a, V b) {
+    return where(a < b, V(1), where(a == b, V(2), V(0)));
+  }
   template <class V>
   PB_FN static V fwd(V a, V b) {
     return min(a, b);
@@ -267,6 +279,12 @@ PB_BITWISE(BitwiseXor, "bitwise_xor", "Bits set in exactly one; integers and boo
 struct Where : Map<3> {
   static constexpr std::string_view name = "where", doc = "a where the condition holds, else b.";
   static constexpr bool integers = true;
+  static constexpr int code_bits = 1;
+  static double code_value(int c, const double*) { return c; }
+  template <Value V>
+  PB_FN static V code(V c, V, V) {
+    return where(c != V(0), V(1), V(0));
+  }
   static constexpr unsigned promotes = 0b110;
   static constexpr unsigned uses[] = {0, 0b001, 0b001};
   template <class V>

@@ -50,6 +50,12 @@ namespace pb {
 struct Abs : Map<1> {
   static constexpr std::string_view name = "abs", doc = "Absolute value; derivative 0 at 0.";
   static constexpr bool integers = true;
+  static constexpr int code_bits = 2;
+  static double code_value(int c, const double*) { return c == 1 ? 1 : c == 2 ? -1 : c == 3 ? kNaN<double> : 0; }
+  template <Value V>
+  PB_FN static V code(V x) {
+    return where(x > V(0), V(1), where(x < V(0), V(2), where(x == x, V(0), V(3))));
+  }
   template <class V>
   PB_FN static V fwd(V x) {
     return abs(x);
@@ -117,6 +123,15 @@ PB_STEP(Trunc, "trunc", "x without its fraction.", trunc(x))
 struct Clip : Map<1> {
   static constexpr std::string_view name = "_clip", doc = "x limited to [min, max]; derivative 1 at the bounds.";
   static constexpr Arg args[] = {{"min", -1.0}, {"max", 1.0}};
+  static constexpr int code_bits = 1;
+  static double code_value(int c, const double* k) {  // one number inside, one outside; k[0] > k[1] has no inside
+    if (c) return k[0] > 0 ? k[0] : k[1] < 0 ? k[1] : 0;
+    return k[0] > -kInf<double> ? -kInf<double> : kInf<double>;
+  }
+  template <Value V>
+  PB_FN static V code(V x, const ParamOf<V>& k) {
+    return where(x < k[0], V(0), where(x > k[1], V(0), V(1)));
+  }
   template <Value V>
   PB_FN static V fwd(V x, const ParamOf<V>& k) {
     return min(max(x, k[0]), k[1]);

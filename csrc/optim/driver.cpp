@@ -176,6 +176,7 @@ void Driver::prepare_entry(Entry& e) {
 // States in the format of the group: made at the first step, converted where the format was changed since.
 void Driver::prepare_memory(Entry& e) {
   const Group& g = groups_[e.group];
+  e.narrow = false;
   for (int j = 0; j < e.rule->nslots; j++) {
     Slot& slot = e.state->slots[j];
     const Format f = format_for(g.state, e.rule->exact >> j & 1, e.p);
@@ -183,7 +184,8 @@ void Driver::prepare_memory(Entry& e) {
       slot = make_slot(e.p, f);
     else if (format_of(slot) != f)
       slot = convert(slot, f, e.compute);
-    e.slots[j] = {slot.data.raw(), slot.scale ? slot.scale.data<float>() : nullptr, f};
+    e.slots[j] = {slot.data.raw(), slot.scale ? slot.scale.data<float>() : nullptr, f, itemsize(slot.data.dtype())};
+    e.narrow = e.narrow || f != Format::Exact;
   }
   e.rounding = is_half(e.p.dtype()) ? g.rounding : Rounding::Nearest;
   Tensor& rest = e.state->rest;

@@ -95,6 +95,7 @@ class Driver {
     void* data;
     float* scales;
     Format format;
+    int size;  // of an element
   };
   struct Entry {
     Tensor p, g, origin;
@@ -104,6 +105,7 @@ class Driver {
     int64_t n;
     DType compute;
     bool direct_p, direct_g, active;
+    bool narrow;  // some slot is staged
     bool summed;  // no further pass for the sums
     size_t group, step;
     size_t chunk;  // the first

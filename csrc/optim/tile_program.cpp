@@ -1,9 +1,11 @@
-// From the nodes of a rule to a program of tiles: order, fused products, places.
+// From the nodes of a rule to a program of tiles: fused kernels, order, places.
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "cpu/dispatch.h"
 #include "ops/arithmetic.h"
+#include "ops/transcendental.h"
 #include "optim/user_rule.h"
 
 namespace pb::optim {
@@ -24,8 +26,9 @@ class Compiler {
   Program measure();
 
  private:
-  struct Product {  // c + a b, c - a b or a b - c in place of two nodes
-    int form = -1, a = 0, b = 0, c = 0;
+  struct Match {  // a kernel that takes the place of a node and of what only that node reads
+    const FusedKernel* kernel = nullptr;
+    int tiles[3] = {-1, -1, -1}, values[4] = {-1, -1, -1, -1};
   };
   struct Target {
     int node, place;
@@ -38,6 +41,7 @@ class Compiler {
   bool element(int id) const { return nodes_[size_t(id)].element; }
   std::vector<int> inputs(int id) const;
   void count(int id);
+  const char* match(const char* pattern, int id, bool root, Match& m) const;
   void fuse(int id);
   void visit(int id);
   void run();
@@ -57,7 +61,7 @@ class Compiler {
   std::vector<Target> targets_;
   std::vector<int> uses_, last_, places_, order_, free_;
   std::vector<char> seen_;
-  std::vector<Product> products_;
+  std::vector<Match> fused_;
   int last_read_[kPlaces] = {};
 };
 
@@ -69,6 +73,8 @@ Compiler::Compiler(const UserRule& rule, bool coupled, bool decoupled) : rule_(r
     nodes_.push_back(n);
     return int(nodes_.size()) - 1;
   };
+  for (Node& n : nodes_)
+    if (n.op == &map_row<Square>()) n.op = &map_row<Multiply>(), n.in[1] = n.in[0];
   from_ = leaf(Node::Param, true), grad_ = leaf(Node::Grad, true);
   scale_ = leaf(Node::Constant, false), decay_ = leaf(Node::Constant, false);
   p_ = from_;
@@ -96,8 +102,12 @@ int Compiler::resolve(int id) const {
 }
 
 std::vector<int> Compiler::inputs(int id) const {
-  if (const Product& m = products_[size_t(id)]; m.form >= 0) return {m.a, m.b, m.c};
   std::vector<int> in;
+  if (const Match& m = fused_[size_t(id)]; m.kernel) {
+    in.assign(m.tiles, m.tiles + m.kernel->tiles);
+    in.insert(in.end(), m.values, m.values + m.kernel->values);
+    return in;
+  }
   const Node& n = nodes_[size_t(id)];
   for (int j = 0; j < n.op->inputs; j++) in.push_back(resolve(n.in[j]));
   return in;
@@ -108,25 +118,40 @@ void Compiler::count(int id) {
   for (int in : inputs(id)) count(in);
 }
 
-// Takes a product that only this sum or difference reads into the same kernel. The scaled gradient stays alone, since
-// it is left out where there is nothing to scale.
+// The rest of the pattern behind what `id` matches, or null. Inner nodes must have no other reader; the scaled gradient
+// stays alone, since it is left out where there is nothing to scale.
+const char* Compiler::match(const char* pattern, int id, bool root, Match& m) const {
+  static const MapOp* const operators[] = {&map_row<Add>(), &map_row<Subtract>(), &map_row<Multiply>(),
+                                           &map_row<Divide>(), &map_row<Sqrt>()};
+  const char c = *pattern++;
+  if (const char* sign = std::strchr("+-*/r", c)) {
+    const Node& n = nodes_[size_t(id)];
+    const MapOp* op = operators[sign - "+-*/r"];
+    if (leaf(id) || !element(id) || n.op != op || id == scaled_ || (!root && uses_[size_t(id)] > 1)) return nullptr;
+    const int x = resolve(n.in[0]);
+    if (c == 'r') return match(pattern, x, false, m);
+    const int y = resolve(n.in[1]);
+    const Match before = m;
+    const char* rest = match(pattern, x, false, m);
+    if (rest) rest = match(rest, y, false, m);
+    if (rest || (c != '+' && c != '*')) return rest;
+    m = before;
+    rest = match(pattern, y, false, m);
+    return rest ? match(rest, x, false, m) : nullptr;
+  }
+  const bool tile = c >= 'a';
+  int& bound = tile ? m.tiles[c - 'a'] : m.values[c - 'A'];
+  if (element(id) != tile || (bound >= 0 && bound != id)) return nullptr;
+  bound = id;
+  return pattern;
+}
+
 void Compiler::fuse(int id) {
-  const Node& n = nodes_[size_t(id)];
-  if (leaf(id) || !element(id) || (n.op != &map_row<Add>() && n.op != &map_row<Subtract>())) return;
-  auto product = [&](int m) {
-    return !leaf(m) && element(m) && m != scaled_ && uses_[size_t(m)] == 1 &&
-           nodes_[size_t(m)].op == &map_row<Multiply>() && products_[size_t(m)].form < 0;
-  };
-  for (int j = 1; j >= 0; j--) {
-    const int m = resolve(n.in[j]);
-    if (!product(m)) continue;
-    Product p;
-    p.form = n.op == &map_row<Add>() ? 0 : j ? 1 : 2;
-    p.a = resolve(nodes_[size_t(m)].in[0]);
-    p.b = resolve(nodes_[size_t(m)].in[1]);
-    if (!element(p.a)) std::swap(p.a, p.b);
-    p.c = resolve(n.in[1 - j]);
-    products_[size_t(id)] = p;
+  for (int k = 0; k < tile_kernels().count; k++) {
+    Match m;
+    m.kernel = &tile_kernels().fused[k];
+    if (!match(m.kernel->pattern, id, true, m)) continue;
+    fused_[size_t(id)] = m;
     return;
   }
 }
@@ -186,10 +211,9 @@ int Compiler::target_place(int id, int at) {
 Instruction Compiler::translate(int id) {
   const Node& n = nodes_[size_t(id)];
   Instruction i;
-  if (const Product& m = products_[size_t(id)]; m.form >= 0) {
-    i.kind = Instruction::MulAdd;
-    for (int lane = 0; lane < 2; lane++)
-      i.fused[lane] = tile_kernels().mul_add[lane][m.form][!element(m.b)][!element(m.c)];
+  if (const FusedKernel* k = fused_[size_t(id)].kernel) {
+    i.kind = Instruction::Fused;
+    std::copy(k->fn, k->fn + 2, i.fused);
   } else {
     i.kind = n.op->mask ? Instruction::Test : Instruction::Map;
     for (int lane = 0; lane < 2; lane++) i.fn[lane] = n.op->kernels->fwd[lane];
@@ -204,7 +228,7 @@ void Compiler::emit(int id, int at) {
   std::vector<int> spread;
   int tiles = 0;
   for (int x : in) tiles += element(x);
-  const bool values = i.kind == Instruction::MulAdd || (in.size() == 2 && tiles == 1);
+  const bool values = i.kind == Instruction::Fused || (in.size() == 2 && tiles == 1);
   for (int x : in) {
     int& operand = i.in[i.inputs];
     if (element(x)) {
@@ -241,14 +265,13 @@ void Compiler::emit(int id, int at) {
 void Compiler::run() {
   for (Target& t : targets_) {  // a leaf is copied, so that states may change places
     t.node = resolve(t.node);
-    if (t.place >= 0 && leaf(t.node) && leaf_place(t.node) != t.place)
-      t.node = add(map_row<Positive>(), t.node, 0);
+    if (t.place >= 0 && leaf(t.node) && leaf_place(t.node) != t.place) t.node = add(map_row<Positive>(), t.node, 0);
   }
   const size_t n = nodes_.size();
-  uses_.assign(n, 0), last_.assign(n, -1), places_.assign(n, -1), seen_.assign(n, 0), products_.assign(n, {});
+  uses_.assign(n, 0), last_.assign(n, -1), places_.assign(n, -1), seen_.assign(n, 0), fused_.assign(n, {});
   for (const Target& t : targets_) count(t.node), count(t.node);  // targets are never taken into another kernel
   for (size_t id = 0; id < n; id++)
-    if (uses_[id]) fuse(int(id));
+    if (uses_[id] && !leaf(int(id)) && element(int(id))) fuse(int(id));
   if (uses_[size_t(scaled_)]) visit(scaled_);
   for (const Target& t : targets_) visit(t.node);
   std::fill(last_read_, last_read_ + kPlaces, -1);

@@ -1,6 +1,8 @@
 #include "optim/user_rule.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "cpu/dispatch.h"
@@ -13,6 +15,7 @@ namespace {
 
 constexpr size_t kMaxNodes = 1000, kMaxNumeric = 256;
 constexpr int kScratch = 7;  // of pb_scratch
+constexpr int64_t kPieceBytes = 24576;
 
 const UserRule& rule_of(const void* program) { return *static_cast<const UserRule*>(program); }
 
@@ -61,64 +64,95 @@ void finish_row(const RuleRow& row, const double* hyper, int64_t t, double* numb
 
 // ---- per tile
 
+// Note [Pieces of a tile]
+// A tile is cut into pieces, so that what the program reads, writes and keeps fits into L1 with room for what
+// comes next.
 template <class T>
-void run(const UserRule& r, const Program& p, const UpdateArgs& a, void** at) {
+int64_t piece_of(const UserRule& r, const Program& p) {
+  const int64_t tiles = 2 + int64_t(r.slots.size()) + p.temps;
+  static const int64_t kPieceBytes = std::getenv("L1B") ? atoi(std::getenv("L1B")) : 16384;
+  int64_t n = kTile;
+  while (n > 128 && n * tiles * int64_t(sizeof(T)) > kPieceBytes) n /= 2;
+  return n;
+}
+
+const TileKernels& tile_kernels() {
+  static const TileKernels& k = *static_cast<const TileKernels*>(isa_table("tile"));
+  return k;
+}
+
+template <class T>
+void execute(const Instruction& i, void* const* at, const T* values, void* flags, int64_t n) {
   constexpr int lane = sizeof(T) == 8;
-  static const TileKernels& tiles = *static_cast<const TileKernels*>(isa_table("tile"));
+  const void* in[kMaxFused];
+  for (int j = 0; j < i.inputs; j++) in[j] = i.in[j] < kPlaces ? at[i.in[j]] : &values[i.in[j] - kPlaces];
+  void* out = at[i.out];
+  switch (i.kind) {
+    case Instruction::Map:
+      return i.fn[lane](out, in, i.params, n, i.scalars);
+    case Instruction::Fused:
+      return i.fused[lane](out, in, n);
+    case Instruction::Spread:
+      return tile_kernels().fill[lane](out, in[0], n);
+    case Instruction::Copy:
+      std::memcpy(out, in[0], size_t(n) * sizeof(T));
+      return;
+    case Instruction::Test:
+      i.fn[lane](flags, in, i.params, n, i.scalars);
+      return cast_kernels().load[lane][int(DType::Bool)](out, flags, 1, n);
+  }
+}
+
+// Calls after(places, n) for each piece.
+template <class T, class F>
+void run(const UserRule& r, const Program& p, const UpdateArgs& a, F after) {
   T values[kValues];
   values[kValueScale] = T(a.scale);
   values[kValueDecay] = T(a.decay);
-  for (size_t i = 0; i < r.handed.size(); i++) values[kValueStep + i] = T(a.step[i]);
-  for (size_t i = 0; i < p.constants.size(); i++) values[kValueConstants + i] = T(p.constants[i]);
-  at[kPlaceFrom] = const_cast<void*>(a.from);
-  at[kPlaceGrad] = const_cast<void*>(a.g);
-  at[kPlaceParam] = a.p;
-  for (size_t j = 0; j < r.slots.size(); j++) at[kPlaceSlots + j] = a.slots[j];
-  char* temps = static_cast<char*>(pb_scratch(kScratch, size_t(p.temps) * kTile * sizeof(T) + kTile));
-  void* flags = temps + size_t(p.temps) * kTile * sizeof(T);
-  for (int i = 0; i < p.temps; i++) at[kPlaceTemps + i] = temps + size_t(i) * kTile * sizeof(T);
-  const Instruction *i = p.code.data(), *end = i + p.code.size();
-  if (p.scaled && a.scale == 1) {
-    at[p.scaled] = at[kPlaceGrad];
-    i++;
-  }
-  for (; i != end; i++) {
-    const void* in[kMaxInputs];
-    for (int j = 0; j < i->inputs; j++) in[j] = i->in[j] < kPlaces ? at[i->in[j]] : &values[i->in[j] - kPlaces];
-    switch (i->kind) {
-      case Instruction::Map: i->fn[lane](at[i->out], in, i->params, a.n, i->scalars); break;
-      case Instruction::MulAdd: i->fused[lane](at[i->out], in[0], in[1], in[2], a.n); break;
-      case Instruction::Spread: tiles.fill[lane](at[i->out], in[0], a.n); break;
-      case Instruction::Copy: std::memcpy(at[i->out], in[0], size_t(a.n) * sizeof(T)); break;
-      case Instruction::Test:
-        i->fn[lane](flags, in, i->params, a.n, i->scalars);
-        cast_kernels().load[lane][int(DType::Bool)](at[i->out], flags, 1, a.n);
-        break;
-    }
+  for (size_t i = 0; i < r.handed.size(); i++) values[size_t(kValueStep) + i] = T(a.step[i]);
+  for (size_t i = 0; i < p.constants.size(); i++) values[size_t(kValueConstants) + i] = T(p.constants[i]);
+  const int64_t piece = piece_of<T>(r, p);
+  void* at[kPlaces];
+  char* temps =
+      static_cast<char*>(pb_scratch(kScratch, size_t(kMaxTemps + 1) * 128 * sizeof(double) + size_t(kPieceBytes)));
+  for (int i = 0; i < p.temps; i++) at[kPlaceTemps + i] = temps + i * piece * int64_t(sizeof(T));
+  void* flags = temps + p.temps * piece * int64_t(sizeof(T));
+  const bool unscaled = p.scaled && a.scale == 1;
+  for (int64_t begin = 0; begin < a.n; begin += piece) {
+    const int64_t n = std::min(piece, a.n - begin), shift = begin * int64_t(sizeof(T));
+    auto place = [&](int i, const void* data) { at[i] = static_cast<char*>(const_cast<void*>(data)) + shift; };
+    place(kPlaceFrom, a.from), place(kPlaceGrad, a.g), place(kPlaceParam, a.p);
+    for (size_t j = 0; j < r.slots.size(); j++) place(kPlaceSlots + int(j), a.slots[j]);
+    if (unscaled) at[p.scaled] = at[kPlaceGrad];
+    for (size_t i = unscaled; i < p.code.size(); i++) execute<T>(p.code[i], at, values, flags, n);
+    after(at, n);
   }
 }
 
 template <class T, Decay D>
 void update_tile(const UpdateArgs& a) {
   const UserRule& r = rule_of(a.program);
-  void* at[kPlaces];
-  run<T>(r, r.update[int(D)], a, at);
+  run<T>(r, r.update[int(D)], a, [](void* const*, int64_t) {});
 }
 
 template <class T, bool Coupled>
 void measure_tile(const UpdateArgs& a, double* sums) {
   const UserRule& r = rule_of(a.program);
-  static const TileKernels& tiles = *static_cast<const TileKernels*>(isa_table("tile"));
   const Program& p = r.measure[Coupled];
-  void* at[kPlaces];
-  run<T>(r, p, a, at);
-  for (size_t q = 0; q < r.sums.size(); q++) sums[q] = tiles.sum[sizeof(T) == 8](at[p.results[q]], a.n);
+  double lane[kMaxSums][kSumLanes] = {};
+  run<T>(r, p, a, [&](void* const* at, int64_t n) {
+    for (size_t q = 0; q < r.sums.size(); q++) tile_kernels().sum[sizeof(T) == 8](lane[q], at[p.results[q]], n);
+  });
+  for (size_t q = 0; q < r.sums.size(); q++) {
+    for (int w = kSumLanes / 2; w; w /= 2)
+      for (int j = 0; j < w; j++) lane[q][j] += lane[q][j + w];
+    sums[q] = lane[q][0];
+  }
 }
 
 constexpr RuleKernels kKernels = {
     {{&update_tile<float, Decay::None>, &update_tile<float, Decay::Coupled>, &update_tile<float, Decay::Decoupled>},
-     {&update_tile<double, Decay::None>, &update_tile<double, Decay::Coupled>,
-      &update_tile<double, Decay::Decoupled>}},
+     {&update_tile<double, Decay::None>, &update_tile<double, Decay::Coupled>, &update_tile<double, Decay::Decoupled>}},
     {{&measure_tile<float, false>, &measure_tile<float, true>},
      {&measure_tile<double, false>, &measure_tile<double, true>}}};
 
@@ -138,9 +172,29 @@ void check_limits(const UserRule& r) {
   check_count(r.nodes.size(), kMaxNodes, "operations");
 }
 
+// The power of a positive factor of g that comes out of an operation: the driver scales sums instead of forming them
+// again when clipping bites.
+int degree_of(const Node& n, const std::vector<Node>& nodes) {
+  int d[kMaxInputs] = {};
+  bool constant = true, equal = true;
+  for (int j = 0; j < n.op->inputs; j++) {
+    d[j] = nodes[size_t(n.in[j])].degree;
+    if (d[j] < 0) return -1;
+    constant = constant && d[j] == 0;
+    equal = equal && (j == 0 || d[j] == d[0]);
+  }
+  if (constant) return 0;
+  const std::string_view op = n.op->name;
+  if (op == "multiply") return d[0] + d[1];
+  if (op == "square") return 2 * d[0];
+  if (op == "divide") return d[0] >= d[1] ? d[0] - d[1] : -1;
+  if (op == "abs" || op == "negative") return d[0];
+  if (op == "add" || op == "subtract" || op == "maximum" || op == "minimum") return equal ? d[0] : -1;
+  return -1;
+}
+
 void classify(UserRule& r) {
   r.rank.assign(r.nodes.size(), -1);
-  std::vector<char> reaches(r.nodes.size(), 0);
   for (size_t i = 0; i < r.nodes.size(); i++) {
     Node& n = r.nodes[i];
     n.element = n.kind <= Node::Slot;
@@ -155,6 +209,7 @@ void classify(UserRule& r) {
         n.late = n.late || x.late;
       }
     }
+    n.degree = n.kind == Node::Grad ? 1 : n.kind == Node::Op ? degree_of(n, r.nodes) : 0;
     if (n.element) continue;
     r.rank[i] = int(r.numeric.size());
     r.numeric.push_back(int(i));
@@ -202,6 +257,8 @@ int add_user_rule(std::unique_ptr<UserRule> rule, Scope scope) {
   row.nsums = int(r.sums.size());
   row.nstep = int(r.handed.size());
   row.scope = scope;
+  row.exact = r.exact;
+  for (size_t q = 0; q < r.sums.size(); q++) row.degrees[q] = r.nodes[size_t(r.sums[q])].degree;
   row.slots = r.slot_names.data();
   row.scalars = r.number_names.data();
   row.hyper = r.infos.data();

@@ -4,8 +4,8 @@
 // What depends on no element (hyper-parameters, the step count, sums over whole tensors, numbers kept per tensor) is
 // evaluated once per step in double. The rest becomes a program of element-wise kernels of the registry, which the
 // driver runs tile by tile: all operands of a tile stay in L1, and a result whose old value nobody reads later goes
-// straight to its parameter or state. A product that is added or subtracted at once takes one kernel with the same two
-// roundings (cpu/tile_kernels.h). Nothing is compiled, and a step allocates nothing.
+// straight to its parameter or state. Common chains of operations take one kernel with the same roundings
+// (cpu/tile_kernels.h). Nothing is compiled, and a step allocates nothing.
 #pragma once
 #include <memory>
 #include <string>
@@ -22,6 +22,7 @@ struct Node {
   Kind kind = Constant;
   bool element = false;  // one value per element, else one per step
   bool late = false;     // known only after the sums are
+  int degree = 0;        // in g, where it is homogeneous; else -1
   int index = 0;         // of the slot, number, hyper-parameter or sum
   double value = 0;      // of the constant
   const MapOp* op = nullptr;
@@ -36,13 +37,13 @@ inline constexpr int kValueScale = 0, kValueDecay = 1, kValueStep = 2, kValueCon
                      kMaxConstants = 32, kValues = kValueConstants + kMaxConstants;
 
 struct Instruction {
-  enum Kind : uint8_t { Map, Test, Spread, Copy, MulAdd };  // Test: a kernel of truth values, which become 0 and 1
+  enum Kind : uint8_t { Map, Test, Spread, Copy, Fused };  // Test: a kernel of truth values, which become 0 and 1
   Kind kind = Map;
   int inputs = 0, out = 0;
-  int in[kMaxInputs] = {};  // from kPlaces on: values
-  unsigned scalars = 0;     // bit j: input j is a value
+  int in[kMaxFused] = {};  // from kPlaces on: values
+  unsigned scalars = 0;    // bit j: input j is a value
   MapKernels::Fn fn[2] = {};
-  TileKernels::MulAdd fused[2] = {};
+  FusedKernel::Fn fused[2] = {};
   double params[kMaxArgs] = {};
 };
 
@@ -59,6 +60,7 @@ struct UserRule {
   std::vector<std::string> slots, numbers, hyper;
   std::vector<HyperInfo> infos;
   std::vector<Node> nodes;
+  unsigned exact = 0;  // bit j: slot j is exact in every state format
   int new_p = 0;
   std::vector<int> new_slots, new_numbers, sums;
 

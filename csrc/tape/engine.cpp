@@ -30,9 +30,13 @@ namespace {
 
 bool older(const Node* a, const Node* b) { return a->seq < b->seq; }
 
+class Run;
+thread_local Run* running = nullptr;
+
 class Run {
  public:
   Run(std::span<const Tensor> wrt, BackwardOptions options) : options_(options), wrt_(wrt), captured_(wrt.size()) {
+    outer_ = std::exchange(running, this);
     for (size_t i = 0; i < wrt.size(); i++) {
       refresh_view(wrt[i]);
       if (wrt[i]->node)
@@ -41,7 +45,10 @@ class Run {
         leaf_captures_[wrt[i].impl()].push_back(i);
     }
   }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
   ~Run() {  // after an error: leave no node queued
+    running = outer_;
     for (Node* n : queue_) {
       n->run = nullptr;
       n->cotangent = Tensor();
@@ -71,6 +78,24 @@ class Run {
     }
     for (auto& [leaf, grad] : hooked_leaves_) store(leaf, run_hooks(leaf, grad));
     return std::move(captured_);
+  }
+
+  // Several consumers of one output share what is made anew, until the producer's own step.
+  Tensor rebuilt(Node* n) {
+    for (auto& [node, y] : rebuilt_)
+      if (node == n) return y;
+    Tensor y = rebuild_at(n);
+    rebuilt_.emplace_back(n, y);
+    return y;
+  }
+  static Tensor rebuild_at(Node* n) {
+    Tensor y;
+    {
+      GradMode off(false);
+      y = n->rebuild();
+    }
+    if (mode().grad) attach(y, n, 0);
+    return y;
   }
 
  private:
@@ -218,9 +243,10 @@ class Run {
     gin.resize(n->edges.size());
     n->pull({gout.data(), gin.data(), edges});
     if (mode().anomaly) check_finite(n, gin);
+    if (!rebuilt_.empty()) std::erase_if(rebuilt_, [&](auto& r) { return r.first == n; });
     if (!options_.retain_graph) {
       n->released = true;
-      n->release();
+      if (!n->pins) n->release();
     }
     gout.clear();
     for (size_t i = 0; i < gin.size(); i++)
@@ -241,6 +267,7 @@ class Run {
                          "the forward call was made here:\n" + n->trace, gin[i]);
   }
 
+  Run* outer_;
   BackwardOptions options_;
   std::span<const Tensor> wrt_;
   std::vector<Tensor> captured_;
@@ -250,9 +277,12 @@ class Run {
   std::unordered_map<TensorImpl*, std::vector<size_t>> leaf_captures_;
   std::unordered_map<Node*, bool> needed_;
   std::vector<std::pair<Tensor, Tensor>> hooked_leaves_;
+  std::vector<std::pair<Node*, Tensor>> rebuilt_;
 };
 
 }  // namespace
+
+Tensor rebuilt(Node* n) { return running ? running->rebuilt(n) : Run::rebuild_at(n); }
 
 std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,
                              std::span<const Tensor> wrt, BackwardOptions options) {

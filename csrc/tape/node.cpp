@@ -13,14 +13,18 @@ std::string (*trace_hook)() = nullptr;
 
 namespace {
 uint64_t counter = 0;
-}
+int64_t nodes = 0;
+}  // namespace
 uint64_t last_sequence() { return counter; }
 
 Node::Node() {
   seq = ++counter;
-  alive++;
+  nodes++;
   if (mode().anomaly && trace_hook) trace = trace_hook();
 }
+
+Node::~Node() { nodes--; }
+int64_t Node::alive() { return nodes; }
 
 void retain(Node* n) {
   if (n) n->refs++;
@@ -55,6 +59,8 @@ Edge edge_of(const Tensor& t) {
     retain(t->node);
     e.node = t->node;
     e.index = t->out_index;
+    e.node->uses++;
+    if (e.node->late & kWatches) e.node->consumed(t);
   } else {
     e.leaf = t;
   }
@@ -71,42 +77,134 @@ void attach(const Tensor& out, Node* node, uint32_t index) {
 // A leaf that wants a gradient and a Python number are held as they are: nothing can write to them while gradients are
 // recorded. Any other input is held by a handle of the slot's own. The caller's handle would get a new node when it is
 // written to in place, and that node may lead back to this slot: a cycle of references that nothing frees.
-Saved::Saved(const Tensor& input) : t_(input) {
+Saved::Saved(const Tensor& input, unsigned rebuild) {
   if (!input) return;
-  version_ = input->storage->version;
-  if (!mode().grad || input->wants_grad || input.weak()) return;
+  if (!mode().grad || input->wants_grad || input.weak()) {
+    t_ = input;
+    version_ = input->storage->version;
+    return;
+  }
   refresh_view(input);
+  if (input->node && input->node->late && bind_late(input, rebuild)) return;
+  version_ = input->storage->version;
   t_ = detach(input);
   if (input->node) attach(t_, input->node, input->out_index);
   if (has_tangent(input)) t_->need_meta().tangents = input->meta->tangents;
+}
+
+namespace {
+
+// Note [Rebuilding]
+// The slot of a consumer refers to the producer, which makes its output anew from its own slots. That is the output
+// that the consumer read only while nobody wrote to it (version 0: the producer's own fresh memory) and without
+// tangents. The producer is older, so it is released after the consumer's pull; where one backward stops in between,
+// the pin keeps its slots. The producer's slots are held as they are (Saved::whole): one level, no chain.
+class Rebuild final : public Late {
+ public:
+  explicit Rebuild(Node* n) : node_(n) {
+    retain(n);
+    n->pins++;
+  }
+  Rebuild(const Rebuild&) = delete;
+  Rebuild& operator=(const Rebuild&) = delete;
+  ~Rebuild() override {
+    if (!--node_->pins && node_->released) node_->release();
+    drop(node_);
+  }
+  Tensor get(const Tensor&, const char*) const override { return rebuilt(node_); }
+  const char* scheme() const override { return "recompute"; }
+
+ private:
+  Node* node_;
+};
+
+// A handle without memory, for slots that hold none.
+Tensor nothing() {
+  static const Tensor* t = new Tensor(empty({0}, DType::U8));
+  return detach(*t);
+}
+
+}  // namespace
+
+bool Saved::bind_late(const Tensor& input, unsigned rebuild) {
+  Node* n = input->node;
+  if (input->out_index || input->storage->version || has_tangent(input)) return false;
+  if (n->late & rebuild) {
+    t_ = nothing();
+    kind_ = Kind::Late;
+    t_->need_meta().late = std::make_shared<Rebuild>(n);
+    return true;
+  }
+  if (n->late & kAsksWhenKept) n->output_kept(input);
+  return false;
+}
+
+Saved Saved::packed(const Tensor& words, std::shared_ptr<const Late> form) {
+  Saved s;
+  s.t_ = detach(words);
+  s.kind_ = Kind::Late;
+  s.t_->need_meta().late = std::move(form);
+  return s;
 }
 
 Saved Saved::output(const Tensor& out, uint32_t index) {
   Saved s;
   s.t_ = detach(out);
   s.version_ = out->storage->version;
-  s.own_ = true;
+  s.kind_ = Kind::Output;
   s.index_ = index;
   s.take_tangents(out);
   return s;
 }
 
 void Saved::take_tangents(const Tensor& out) {
-  if (own_ && t_ && has_tangent(out) && out->out_index == index_) t_->need_meta().tangents = out->meta->tangents;
+  if (kind_ == Kind::Output && t_ && has_tangent(out) && out->out_index == index_)
+    t_->need_meta().tangents = out->meta->tangents;
 }
 
 Tensor Saved::get(Node* self, const char* op) const {
   if (!t_) return t_;
+  if (kind_ == Kind::Late) return t_->meta->late->get(t_, op);
   if (t_->storage->version != version_)
     fail<GraphError>(op,
                      "a tensor kept for backward was modified in place after the forward (version " +
                          std::to_string(t_->storage->version) + ", expected " + std::to_string(version_) + ")",
                      "write to a copy, or move the in-place op before the forward", t_);
-  if (!own_ || !mode().grad) return t_;
+  if (kind_ == Kind::Input || !mode().grad) return t_;
   Tensor out = detach(t_);
   if (has_tangent(t_)) out->need_meta().tangents = t_->meta->tangents;
   attach(out, self, index_);
   return out;
+}
+
+void Saved::visit(const VisitKept& f, const char* error) const {
+  if (!t_) return;
+  if (kind_ == Kind::Late)
+    t_->meta->late->visit(t_, f);
+  else
+    f({t_, kind_ == Kind::Output ? "output" : "input", error});
+}
+
+Tensor Slots::input(int i) const {
+  const Edge& e = self_->edges[size_t(i)];
+  if (!e.node) return e.leaf;
+  Tensor t = empty({0}, DType::F32);
+  attach(t, e.node, e.index);
+  return t;
+}
+
+void refuse_order(const char* op, const char* kept) {
+  fail<GraphError>(op, std::string("what is kept for backward (") + kept + ") has no derivative of this order",
+                   "pass saved=\"input\", or announce the order with pb.saving(order=2)");
+}
+
+void connect(Node* n, std::span<const Tensor> inputs, std::span<const Tensor> outs) {
+  n->outputs = uint32_t(outs.size());
+  n->edges.resize(inputs.size());
+  for (size_t i = 0; i < inputs.size(); i++) n->edges[i] = edge_of(inputs[i]);
+  for (size_t i = 0; i < outs.size(); i++)
+    if (bool(outs[i]) && is_float(outs[i].dtype())) attach(outs[i], n, uint32_t(i));
+  drop(n);
 }
 
 // ---- walks over a graph, iterative
@@ -144,10 +242,10 @@ bool depends_on_others(std::span<const Tensor> roots, std::span<const Tensor> wr
   return found;
 }
 
-void visit_saved(const Tensor& root, const std::function<void(const char*, const Tensor&)>& f) {
+void visit_saved(const Tensor& root, const std::function<void(const char*, const Kept&)>& f) {
   walk({&root, 1}, [&](Node* n) {
-    n->visit_saved([&](const Tensor& t) {
-      if (!t.weak()) f(n->name(), t);  // a Python number is not a tensor that is kept
+    n->visit_saved([&](const Kept& k) {
+      if (!k.t.weak()) f(n->name(), k);  // a Python number is not a tensor that is kept
     });
     return true;
   });

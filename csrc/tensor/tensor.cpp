@@ -30,6 +30,8 @@ void drop(Storage* s) {
   delete s;
 }
 
+int64_t tensors_alive() { return alloc::Recycled<TensorImpl>::alive; }
+
 void drop(TensorImpl* t) {
   Node* node = std::exchange(t->node, nullptr);
   drop(std::exchange(t->storage, nullptr));
@@ -89,10 +91,15 @@ Tensor arange(int64_t n, DType dtype) {
 }
 
 namespace {
+// A Python number is no tensor data: it lies in the storage object itself.
 template <class T>
 Tensor weak_of(T v, DType dtype) {
-  Tensor t = empty({}, dtype);
-  *t.data<T>() = v;
+  auto* s = new Storage;
+  std::memcpy(&s->number, &v, sizeof v);
+  s->data = &s->number;
+  s->bytes = sizeof v;
+  s->release = [](void*) {};
+  Tensor t = make({}, 1, dtype, s);
   t->weak = true;
   return t;
 }

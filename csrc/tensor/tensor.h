@@ -17,6 +17,7 @@
 namespace pb {
 
 struct Node;
+struct Late;  // tape/node.h
 struct TensorImpl;
 class Tensor;
 
@@ -29,6 +30,8 @@ struct Storage : alloc::Recycled<Storage> {
   bool readonly = false;
   void (*release)(void*) = nullptr;  // foreign memory: called with owner; null: memory of our allocator
   void* owner = nullptr;
+  std::weak_ptr<const void> packed;  // a block-quantised form of it that slots keep (fewbit/block.cpp)
+  int64_t number = 0;  // the memory of a Python number
 };
 void drop(Storage* s);
 
@@ -90,6 +93,7 @@ struct Meta {
   std::vector<Tangent> tangents;  // ascending level
   std::vector<std::pair<int64_t, std::function<Tensor(const Tensor&)>>> hooks;
   std::shared_ptr<Tensor> retained;  // gradient of a result, filled by its node's hook
+  std::shared_ptr<const Late> late;  // of a saved slot's handle: how its words are read
 };
 
 struct TensorImpl : alloc::Recycled<TensorImpl> {
@@ -115,6 +119,7 @@ struct TensorImpl : alloc::Recycled<TensorImpl> {
   }
 };
 void drop(TensorImpl* t);
+int64_t tensors_alive();
 
 inline Tensor::Tensor(const Tensor& o) : impl_(o.impl_) {
   if (impl_) impl_->refs++;

@@ -23,6 +23,7 @@ from ._core import (
     __version__,
     dtype,
 )
+from ._fused import *
 from ._functions import *
 from .transforms import (
     checkpoint,
@@ -42,28 +43,32 @@ from .transforms import (
 )
 
 if TYPE_CHECKING:
-    from . import cuda, data, io, losses, memory, nn, optim, random, testing, train
+    from . import cuda, data, fewbit, fused, io, losses, memory, nn, optim, random, testing, train
     from .io import load, save
+    from .memory import saving
     from .nn import functional_call
     from .profiler import profile
     from .random import manual_seed
 
 #: Submodules and names that are loaded when first used, so that `import pullback` stays fast.
-_LAZY_MODULES = ("cuda", "data", "io", "losses", "memory", "nn", "optim", "random", "testing", "train")
+_LAZY_MODULES = (
+    *("cuda", "data", "fewbit", "fused", "io", "losses", "memory", "nn", "optim", "random", "testing", "train"),
+)
 _LAZY_NAMES = {
     "functional_call": "nn",
     "load": "io",
     "manual_seed": "random",
     "profile": "profiler",
     "save": "io",
+    "saving": "memory",
 }
 
 #: What the core offers to the modules of this package alone.
 _INTERNAL = {
-    *("Generator", "OptimDriver", "default_generator", "empty_cache", "frombuffer", "gelu_tanh", "memory_stats"),
+    *("FewbitCode", "Generator", "OptimDriver", "default_generator", "empty_cache", "frombuffer", "gelu_tanh", "memory_stats"),
     *("promote_types", "reset_peak_memory"),
 }
-for _name in [n for n in globals() if n in _INTERNAL or n.startswith(("draw_", "optim_"))]:
+for _name in [n for n in globals() if n in _INTERNAL or n.startswith(("draw_", "fewbit_", "optim_"))]:
     del globals()[_name]
 
 

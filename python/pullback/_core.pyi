@@ -1636,8 +1636,11 @@ def optim_limit(tensors: list, bound: float) -> None:
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
 
-def optim_add_rule(name: str, doc: str, slots: Sequence[str], numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
+def optim_add_rule(name: str, doc: str, slots: Sequence[str], exact: int, numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
     """Registers a traced rule; returns its index."""
+
+def optim_adopt_state(driver: OptimDriver, p: Tensor, t: int, slots: Sequence[Tensor], numbers: Sequence[float]) -> None:
+    """Makes tensors the state of p, without a copy."""
 
 def _gradients(outputs: object, inputs: object, cotangents: object | None, create_graph: builtins.bool, retain_graph: builtins.bool) -> tuple:
     ...

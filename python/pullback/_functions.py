@@ -33,8 +33,10 @@ def _rebuild(*args: Any) -> Tensor:
     return C._rebuild(*args)
 
 
-def gelu(x: Tensor, *, approximate: str = "none", saved: str | None = None) -> Tensor:
+def gelu(x: Tensor, *, approximate: str = "none", saved: Any = None) -> Tensor:
     """x * Phi(x), Phi the normal distribution function; approximate="tanh" takes Hendrycks and Gimpel's formula.
+
+    saved: what backward keeps, see pb.saving.
 
     >>> round(pb.gelu(pb.tensor(1.0)).item(), 5)
     0.84134

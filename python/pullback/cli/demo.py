@@ -20,6 +20,11 @@ from . import models, optimizers
 _GOAL = 0.97
 
 
+def _saved(text: str) -> int | str:
+    """A number of bits, or "input", "output" or "recompute"."""
+    return int(text) if text.isdigit() else text
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the demo."""
     parser.add_argument("--data", choices=("digits", "mnist", "text"), default="digits", help="what to train on")
@@ -31,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the engine")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--saved", metavar="WHAT", help="what activations keep for backward, as in Trainer(saved=)")
+    parser.add_argument(
+        "--saved", type=_saved, metavar="WHAT", help="what activations keep for backward, as in Trainer(saved=)"
+    )
     parser.add_argument(
         "--optimizer", metavar="NAME", help="a class of pb.optim instead of AdamW, for --data digits; or all of them"
     )

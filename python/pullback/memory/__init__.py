@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import _core as C
 from .._core import Tensor
+from .plans import Plan, plan, policy
+from .saving import saving
 
-__all__ = ["Report", "Row", "report", "saved_bytes", "stats"]
+__all__ = ["Plan", "Report", "Row", "plan", "policy", "report", "saved_bytes", "saving", "stats"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One storage that a graph keeps: its bytes, the op that keeps it, in which form and with which error."""
+    """One storage that a graph keeps: its bytes, the ops that keep it, in which form and with which error.
+
+    scheme: "input", "output", "side" (bits beside an output), "mask", "index", "recompute" (0 bytes: made anew from
+    what the producer keeps), or the name of a code. error, of the gradient against keeping the input: "exact", "near"
+    (rounding of an inverted output), "bounded", "unbiased".
+    """
 
     bytes: int
     holder: str
@@ -34,25 +41,33 @@ class Report:
         return sum(row.bytes for row in self.rows)
 
     def __str__(self) -> str:
-        lines = [f"{'bytes':>12}  {'holder':<20} {'kept':<24} {'scheme':<8} error"]
+        lines = [f"{'bytes':>12}  {'holder':<28} {'kept':<24} {'scheme':<10} error"]
         for row in self.rows:
-            kept = f"{row.dtype}[{', '.join(map(str, row.shape))}]"
-            lines.append(f"{row.bytes:>12}  {row.holder:<20} {kept:<24} {row.scheme:<8} {row.error}")
+            kept = f"{row.dtype}[{', '.join(map(str, row.shape))}]" if row.bytes else "-"
+            lines.append(f"{row.bytes:>12}  {row.holder:<28} {kept:<24} {row.scheme:<10} {row.error}")
         return "\n".join([*lines, f"{self.total:>12}  in all"])
 
 
 def report(loss: Tensor) -> Report:
     """Every distinct storage that the graph of `loss` holds, whole and once, without parameters and `loss` itself.
 
+    A slot that is made anew from what its producer keeps is a row of 0 bytes.
+
     >>> x = pb.ones((4,)); x.requires_grad = True
     >>> pb.memory.report(pb.exp(x).sum()).total
     16
     """
     rows: dict[int, Row] = {}
-    for slot in C._saved(loss):
-        if slot["storage"] not in rows:
-            rows[slot["storage"]] = Row(slot["bytes"], slot["op"], tuple(slot["shape"]), slot["dtype"])
-    return Report(tuple(sorted(rows.values(), key=lambda row: -row.bytes)))
+    holders: dict[int, list[str]] = {}
+    for at, slot in enumerate(C._saved(loss)):
+        key = slot["storage"] if slot["bytes"] else -1 - at
+        names = holders.setdefault(key, [])
+        if slot["op"] not in names:
+            names.append(slot["op"])
+        if key not in rows or rows[key].error == "exact":
+            rows[key] = Row(slot["bytes"], "", tuple(slot["shape"]), slot["dtype"], slot["scheme"], slot["error"])
+    named = [replace(row, holder=", ".join(holders[key])) for key, row in rows.items()]
+    return Report(tuple(sorted(named, key=lambda row: -row.bytes)))
 
 
 def saved_bytes(loss: Tensor) -> int:

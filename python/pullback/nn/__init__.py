@@ -8,6 +8,7 @@ from pullback.nn.containers import ModuleDict, ModuleList, Sequential
 from pullback.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from pullback.nn.linear import Bilinear, Dropout, Embedding, Flatten, Linear
 from pullback.nn.module import Module, Parameter, functional_call, replaced
+from pullback.nn.noise import GaussianNoise, RectifierBlend, ReducePrecision
 from pullback.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from pullback.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 from pullback.nn.recurrent import GRU, LSTM, RNN
@@ -25,6 +26,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GRU",
+    "GaussianNoise",
     "GroupNorm",
     "InstanceNorm2d",
     "LSTM",
@@ -38,6 +40,8 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "RNN",
+    "RectifierBlend",
+    "ReducePrecision",
     "Sequential",
     "TransformerBlock",
     "functional_call",

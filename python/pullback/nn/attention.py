@@ -30,6 +30,7 @@ class MultiheadAttention(Module):
         add_zero_attn: append a key and value of zeros [False].
         kdim, vdim: widths of keys and values [embed_dim].
         batch_first: the batch axis comes before the length axis [False].
+        saved: 4 or 8 keeps the inputs of the projections and q, k, v for backward in that many bits.
 
     `in_proj_weight` (3 E, E) holds the projections of queries, keys and values one below the other; with other widths
     `q_proj_weight`, `k_proj_weight`, `v_proj_weight` hold one each.
@@ -48,8 +49,9 @@ class MultiheadAttention(Module):
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,
         add_zero_attn: bool = False, kdim: int | None = None, vdim: int | None = None, batch_first: bool = False,
-        device: Any = None, dtype: Any = None,
+        device: Any = None, dtype: Any = None, *, saved: Any = None,
     ) -> None:  # fmt: skip
+        self.saved = saved
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
             raise ValueError(
                 f"MultiheadAttention: width {embed_dim} does not split into {num_heads} heads\n"
@@ -71,7 +73,7 @@ class MultiheadAttention(Module):
         self.in_proj_bias = new(3 * embed_dim) if bias else None
         self.bias_k = new(1, 1, embed_dim) if add_bias_kv else None
         self.bias_v = new(1, 1, embed_dim) if add_bias_kv else None
-        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
+        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype, saved=saved)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -129,7 +131,7 @@ class MultiheadAttention(Module):
                 weights = pb.dropout(weights, p)
             out = pb.matmul(weights, v)
         else:
-            out = pb.scaled_dot_product_attention(q, k, v, mask, causal=fused_causal, dropout=p)
+            out = pb.scaled_dot_product_attention(q, k, v, mask, causal=fused_causal, dropout=p, saved=self.saved)
         out = self.out_proj(pb.reshape(pb.permute_dims(out, (0, 2, 1, 3)), (n, length, self.embed_dim)))
         if weights is not None and average_attn_weights:
             weights = pb.mean(weights, axis=1)
@@ -150,14 +152,14 @@ class MultiheadAttention(Module):
     def _project(self, q: C.Tensor, k: C.Tensor, v: C.Tensor) -> list[C.Tensor]:
         e = self.embed_dim
         if self.in_proj_weight is not None and q is k and k is v:  # self-attention: one product
-            return pb.split(pb.linear(q, self.in_proj_weight, self.in_proj_bias), 3, axis=-1)
+            return pb.split(pb.linear(q, self.in_proj_weight, self.in_proj_bias, saved=self.saved), 3, axis=-1)
         if self.in_proj_weight is not None:
             weights: list[Any] = [self.in_proj_weight[i * e : (i + 1) * e] for i in range(3)]
         else:
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         bias = self.in_proj_bias
         biases = [None] * 3 if bias is None else [bias[i * e : (i + 1) * e] for i in range(3)]
-        return [pb.linear(x, w, b) for x, w, b in zip((q, k, v), weights, biases, strict=True)]
+        return [pb.linear(x, w, b, saved=self.saved) for x, w, b in zip((q, k, v), weights, biases, strict=True)]
 
     def _extend(self, k: C.Tensor, v: C.Tensor, mask: Any) -> tuple[C.Tensor, C.Tensor, Any]:
         n, more = k.shape[0], 0

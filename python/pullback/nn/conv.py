@@ -28,6 +28,7 @@ def sizes(value: Any, n: int, name: str) -> tuple[int, ...]:
 class _Conv(Module):
     axes = 2
     transposed = False
+    saved: Any = None
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
@@ -106,6 +107,7 @@ class _Conv(Module):
             "padding": padding,
             "dilation": self.dilation,
             "groups": self.groups,
+            "saved": self.saved,
         }
         return conv(x, self.weight, self.bias, **kwargs)
 
@@ -130,6 +132,7 @@ class Conv1d(_Conv):
         groups: channels are cut into this many independent parts [1].
         bias: whether a bias is added [True].
         padding_mode: "zeros", "reflect", "replicate" or "circular".
+        saved: 4 or 8 keeps the input for backward in that many bits; None keeps it exactly.
 
     `weight` is (out_channels, in_channels / groups, k).
 
@@ -143,8 +146,9 @@ class Conv1d(_Conv):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
-        dtype: Any = None,
+        dtype: Any = None, *, saved: Any = None,
     ) -> None:  # fmt: skip
+        self.saved = saved
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          device, dtype)  # fmt: skip
 
@@ -162,8 +166,9 @@ class Conv2d(_Conv):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
         dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
-        dtype: Any = None,
+        dtype: Any = None, *, saved: Any = None,
     ) -> None:  # fmt: skip
+        self.saved = saved
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          device, dtype)  # fmt: skip
 

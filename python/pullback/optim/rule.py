@@ -40,7 +40,8 @@ def rule(
     Args:
         name: of the class; an identifier.
         states: names of the states, tensors of the parameter's shape that start at 0. Or a dict that says for each
-            "tensor" or "number": a number is one float64 per parameter, starting at 0.
+            "tensor", "exact" (a tensor that no `state=` format narrows, such as a point) or "number" (one float64 per
+            parameter, starting at 0).
         hyper: keywords and their defaults: numbers or tuples of numbers. "lr" is needed. Read as `hyper.lr`,
             `hyper.betas[0]`; `hyper.t` is the number of the step, 1, 2, ..., of the parameter. lr, eps and weight_decay
             must be at least 0, beta and betas in [0, 1), others finite.
@@ -74,10 +75,11 @@ def rule(
     places = _places(name, hyper)
     trace = _Trace(name, kinds, hyper, places, update, measure)
     doc = (inspect.getdoc(update) or f"The rule {name}.").split("\n")[0]
+    exact = sum(1 << j for j, s in enumerate(trace.tensors) if kinds[s] == "exact")
+    numbers = [(key, float(_value(hyper, place)), _range(place[0])) for key, place in places.items()]
     index = C.optim_add_rule(
-        name, doc, trace.tensors, trace.numbers,
-        [(key, float(_value(hyper, place)), _range(place[0])) for key, place in places.items()],
-        over == "model", trace.graph.nodes, trace.new_p, trace.new_tensors, trace.new_numbers, list(trace.sums.values()),
+        name, doc, trace.tensors, exact, trace.numbers, numbers, over == "model", trace.graph.nodes,
+        trace.new_p, trace.new_tensors, trace.new_numbers, list(trace.sums.values()),
     )  # fmt: skip
     key = f"{name}#{index}"
     RULES[key] = C.optim_rules()[index]
@@ -110,8 +112,11 @@ def _states(name: str, states: Sequence[str] | Mapping[str, str]) -> dict[str, s
     for s, kind in kinds.items():
         if not isinstance(s, str) or not s.isidentifier() or s == "step":
             raise ValueError(f"{name}: a state is called {s!r}\nhelp: use an identifier other than step")
-        if kind not in ("tensor", "number"):
-            raise ValueError(f"{name}: the state {s!r} must be 'tensor' or 'number', got {kind!r}")
+        if kind not in ("tensor", "exact", "number"):
+            raise ValueError(
+                f"{name}: the state {s!r} must be 'tensor', 'exact' or 'number', got {kind!r}\n"
+                "help: a number is one value per parameter"
+            )
     return kinds
 
 
@@ -163,7 +168,7 @@ class _Trace:
         update: Callable[..., Any], measure: Callable[..., Any] | None,
     ) -> None:  # fmt: skip
         self.name, self.kinds = name, kinds
-        self.tensors = [s for s, kind in kinds.items() if kind == "tensor"]
+        self.tensors = [s for s, kind in kinds.items() if kind != "number"]
         self.numbers = [s for s, kind in kinds.items() if kind == "number"]
         self.graph = graph = Graph(name)
         leaves: dict[str, Traced] = {s: graph.add("@state", (i,)) for i, s in enumerate(self.tensors)}
@@ -183,9 +188,7 @@ class _Trace:
         self.sums: dict[str, int] = {}
         if measure is not None:
             self.sums = self._measured(measure(*args))
-            args.append(
-                Fields(name, "sums", {key: graph.add("@sum", (i,)) for i, key in enumerate(self.sums)})
-            )
+            args.append(Fields(name, "sums", {key: graph.add("@sum", (i,)) for i, key in enumerate(self.sums)}))
         p, new = self._updated(update(*args))
         self.new_p = self._node(p, "the new p", True)
         self.new_tensors = [self._node(new[s], f"the new state {s!r}", True) for s in self.tensors]
@@ -228,7 +231,9 @@ class _Trace:
         values = result if isinstance(result, tuple) else (result,)
         if result is None or len(values) != 1 + len(names):
             got = "nothing" if result is None else f"{len(values)} values"
-            raise ValueError(f"{self.name}: update returned {got}, not the new p and {len(names)} states\nhelp: return {shape}")
+            raise ValueError(
+                f"{self.name}: update returned {got}, not the new p and {len(names)} states\nhelp: return {shape}"
+            )
         return values[0], dict(zip(names, values[1:], strict=True))
 
     def _check_used(self, places: list[str]) -> None:
@@ -253,15 +258,11 @@ class _UserRule(Optimizer):
     _over: ClassVar[str]
 
     def __init__(self, params: Params = None, lr: Any = None, **keywords: Any) -> None:
-        unknown = set(keywords) - set(self._keywords)
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__}: unknown keyword {sorted(unknown)[0]!r}\n"
-                f"help: keywords are {', '.join(self._keywords)}"
-            )
         if lr is not None:
             keywords["lr"] = lr
-        super().__init__(params, **{**self._keywords, **keywords})
+        formats: Any = {key: value for key, value in keywords.items() if key not in self._keywords}
+        known = {key: keywords.get(key, default) for key, default in self._keywords.items()}
+        super().__init__(params, formats=formats, **known)
 
     def _rule(self, group: Group) -> str:
         return self._key

@@ -212,6 +212,8 @@ def _from_torch(opt: Optimizer, d: Mapping[str, Any]) -> tuple[Groups, States]:
         values = {k: v for k, v in source.items() if k in opt.defaults or k in ("initial_lr",)}
         if "decoupled_weight_decay" in source:
             values["decoupled"] = bool(source["decoupled_weight_decay"])
+        if type(opt).__name__ == "RAdam" and "foreach" in source and "eps_mode" not in source:
+            values["eps_mode"] = "before"  # PyTorch's
         values = {k: float(v) if hasattr(v, "detach") else v for k, v in values.items()}
         order += source["params"]
         groups.append((len(source["params"]), values))

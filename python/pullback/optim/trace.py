@@ -124,7 +124,7 @@ class Traced:
     def __float__(self) -> float:
         self._refuse("Python's math needs the number of", "use pb.sqrt, pb.exp, ..., also for hyper-parameters")
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     def __iter__(self) -> Iterator[Any]:
         self._refuse("a loop runs over", "a rule sees one element; give several numbers as a tuple in hyper")

@@ -181,6 +181,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "generator": pb.random.default_generator().get_state(),
         "loader": {k: v.state_dict() if hasattr(v, "state_dict") else None for k, v in trainer._loaders.items()},
         "history": trainer.history.state_dict(),
+        "keeping": trainer.keeping.choices,
         "callbacks": [[type(c).__name__, s] for c in trainer.callbacks if (s := c.state_dict())],
     }
 
@@ -201,6 +202,7 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     trainer._loader_states = state["loader"]
     pb.random.default_generator().set_state(state["generator"])
     trainer.history.load_state_dict(state["history"])
+    trainer.keeping.choices = state.get("keeping")
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
     trainer._means.sums = {name: sums for name, *sums in state["means"]}
     trainer.last_lr = dict(state["rates"])

@@ -18,14 +18,13 @@ import pullback as pb
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
 from .history import History
+from .keeping import Keeping
 from .loop import Context, Means, blame, count_items, is_number, windows
 from .schedule import schedules_of
 
 # Arguments whose machinery is not there: name -> (default, what to do instead).
 _NOT_BUILT: dict[str, tuple[Any, str]] = {
     "precision": ("float32", 'leave precision="float32"'),
-    "saved": (None, "set saved= on the activations that offer it"),
-    "memory_budget": (None, "use smaller batches with accumulate="),
     "capture": (False, "leave capture=False"),
     "update": ("after", 'leave update="after"'),
 }
@@ -55,8 +54,9 @@ class Trainer:
         accumulate: batches for one optimizer step.
         ema: decay of an average of the parameters (0.999, say) or a `pb.optim.EMA`; validation uses the average.
         precision: "float32".
-        saved: None.
-        memory_budget: None.
+        saved: what training's forward passes keep for backward, as `pb.saving` takes it.
+        memory_budget: the most bytes that one batch may keep for backward; `pb.memory.plan` chooses what, for the first
+            batch, and `trainer.keeping.plan` shows it.
         capture: False.
         update: "after".
         detect_anomaly: name the forward line of a gradient that is not finite (slow).
@@ -108,8 +108,6 @@ class Trainer:
     ):
         given = {
             "precision": precision,
-            "saved": saved,
-            "memory_budget": memory_budget,
             "capture": capture,
             "update": update,
         }
@@ -144,6 +142,7 @@ class Trainer:
         self.clip_norm, self.accumulate = clip_norm, accumulate
         self.ema = pb.optim.EMA(model, ema) if isinstance(ema, float) else ema
         self.detect_anomaly = detect_anomaly
+        self.keeping = Keeping(saved, memory_budget)
         self.checkpoints = checkpoint.Folder(checkpoint_dir, keep) if checkpoint_dir is not None else None
         self.checkpoint_every, self.seed = checkpoint_every, seed
         self.callbacks = sorted([*callbacks, *([ProgressBar()] if progress else [])], key=lambda c: c.priority)
@@ -350,7 +349,8 @@ class Trainer:
         generator = pb.random.default_generator()
         before = generator.get_state()
         try:
-            loss, numbers = self._compute(batch, ctx)
+            with self.keeping.around(self.model, lambda: self._compute(batch, Context(self, training=False))[0]):
+                loss, numbers = self._compute(batch, ctx)
             if not ctx.manual:
                 if loss is None:
                     raise ValueError(
