@@ -1,9 +1,6 @@
 """Row 94, "The AdEMAMix Optimizer: Better, Faster, Older". The whole check is run."""
 
-import inspect
-
 import numpy as np
-import pytest
 
 import pullback as pb
 from pullback import nn, optim
@@ -77,9 +74,6 @@ def test_two_thousand_steps_in_a_curved_valley():
     assert np.max(np.abs(p.numpy() - [-2.266805, 5.645230])) <= 1e-6
 
 
-@pytest.mark.skipif(
-    "state" not in inspect.signature(optim.AdEMAMix).parameters, reason="state formats are not part of this build"
-)
 def test_eight_bit_states_reach_the_same_loss():
     def train(state):
         rng = np.random.default_rng(3)
