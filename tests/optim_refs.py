@@ -313,7 +313,7 @@ def dog(ps, steps, lr=1.0, reps_rel=1e-6, eps=1e-8, average=True, weight_decay=0
         if tame is not None:
             top = max(top, total(gs))
             first = first or total(gs)
-            divisor = 8**4 * np.log(60 * np.log(6 * t) / tame) * (1 + np.log(1 + t * top / first)) ** 2
+            divisor = (64 * np.log(60 * np.log(6 * t) / tame)) ** 2 * (1 + np.log(1 + t * top / first)) ** 2
             divisor *= before + 16 * top
         keep = 1 - lr * weight_decay if decoupled else 1.0
         ps = [keep * p - lr * r / np.sqrt(divisor) * g for p, g in zip(ps, gs, strict=True)]

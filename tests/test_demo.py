@@ -117,7 +117,7 @@ def test_mnist_from_files(tmp_path, capsys):
         (["--data", "text", "--path", "/none"], "No such file"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--device", "cuda"], "device 'cuda' is not available"),
-        (["--saved", "3"], "saved='3' is not built yet"),
+        (["--saved", "9"], "must be 1 to 8"),
     ],
 )
 def test_bad_options(arguments, text, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The solver of few-bit tables against references, brute force, other descents and closed forms."""
 
+import doctest
 import itertools
 import math
 import subprocess
@@ -427,7 +428,7 @@ def test_custom_weight_and_histogram():
 
 
 def test_histogram_of_inputs():
-    """Inputs in [2, 14], none in [3, 4]: the error is that of the sample's density; the normal table is ten times worse."""
+    """Inputs in [2, 14], none in [3, 4]. The error is that of the sample's density, and the normal table far worse."""
     edges, counts = [2.0, 3.0, 4.0, 14.0], [30, 0, 10]
     t = solve(derivative_of("gelu"), 2, weight=(counts, edges))
 
@@ -449,6 +450,15 @@ def test_wide_and_narrow_domains():
         t = solve(derivative_of("gelu"), 2, weight="uniform", domain=(low, high), scheme="interval")
         assert quad_error(t, g_gelu, uniform, low=low, high=high) == pytest.approx(t.error, rel=1e-8)
         assert all(low < s < high for s in t.boundaries)
+
+
+def test_oscillation_beyond_the_domain():
+    """What the points far out do not show is left alone: boundaries lie in the domain, and there is no bound."""
+    t = solve(lambda x: pb.cos(20 * x), 2)
+    assert all(-10 < s < 10 for s in t.boundaries) and t.max_error == math.inf
+    assert quad_error(t, lambda x: np.cos(20 * x), density) == pytest.approx(t.error, rel=1e-7)
+    with pytest.raises(ValueError, match="'minimax' needs a derivative that settles beyond the domain"):
+        solve(lambda x: pb.cos(20 * x), 2, scheme="minimax")
 
 
 def test_constant_derivative():
@@ -486,6 +496,16 @@ def test_without_numpy():
         "assert pb.fewbit.table('gelu', 2).error < 0.0081"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_examples_of_the_guide():
+    guide = Path(__file__).parent.parent / "docs/few_bit.md"
+    result = doctest.testfile(str(guide), module_relative=False, globs={"pb": pb, "np": np})
+    assert result.attempted >= 10 and result.failed == 0
+    pictures = {line.split("(images/")[1].rstrip(")") for line in guide.read_text().splitlines() if "(images/" in line}
+    assert pictures >= {f"fewbit_{name}.png" for name in SMOOTH}
+    sizes = [(guide.parent / "images" / name).stat().st_size for name in pictures]
+    assert sum(sizes) < 500_000
 
 
 # ---- errors
@@ -541,6 +561,16 @@ def test_a_function_that_changes_its_mind():
         pb.ShapeError, match=r"it returned shape \(3,\) for \d+ points\nhelp: return one number per point"
     ):
         solve(lambda x: x[:3], 2)
+
+
+def test_what_the_core_refuses():
+    """The core takes functions of float64 tensors only; `solve` sees to it."""
+    call = {"weight": "normal", "bits": 2, "scheme": "value", "lo": -1, "hi": 1, "breakpoints": []}
+    call |= {"heights": [], "edges": []}
+    with pytest.raises(pb.ShapeError, match=r"a function must return as many float64 numbers as it gets"):
+        _core.fewbit_solve(derivative=lambda x: x.astype(pb.float32), **call)
+    with pytest.raises(pb.DTypeError, match="takes tensors, got float"):
+        _core.fewbit_solve(derivative=lambda x: 1.0, **call)
 
 
 def test_errors_of_table():

@@ -9,7 +9,7 @@ import rule_cases as R
 from optim_cases import SHAPES, array, tensor
 
 import pullback as pb
-from pullback import optim
+from pullback import _core, optim
 
 PAIRS = {
     "adamw": (R.Adam, optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
@@ -148,6 +148,21 @@ def test_save_load_continue(name, tmp_path):
     same(a, b)
 
 
+@pytest.mark.parametrize("outer", [optim.SAM, optim.GradientRegularization], ids=lambda c: c.__name__)
+def test_as_the_base_of_another_optimizer(outer):
+    target = tensor(np.linspace(-1, 1, 2000).astype(np.float32))
+    results = []
+    for cls in (R.Adam, optim.AdamW):
+        p = pb.zeros(2000)
+        p.requires_grad = True
+        base = cls([p], lr=0.1, weight_decay=0.01)
+        opt = outer(base)
+        for _ in range(4):
+            opt.step(lambda p=p: pb.sum((p - target) ** 2))
+        results.append([p.detach()])
+    same(*results)
+
+
 def test_not_finite_gradients_change_nothing():
     p = tensor(np.ones(5, np.float32))
     opt = R.DoG([p])
@@ -261,14 +276,17 @@ def test_many_operations(dtype):
     p, a = rng.normal(size=2777), np.zeros(2777)
     x = tensor(p.astype(dtype))
     opt = Many([x])
+    q, state = x.clone(), opt.init(x)
     for _ in range(2):
         g = rng.normal(size=p.shape).astype(dtype).astype(np.float64)
         before = array(x).astype(np.float64)
         expected = reference(before, g, a, 0.3)
         a = (a.astype(dtype) + g.astype(dtype)).astype(np.float64)
         opt.step(grads=[tensor(g.astype(dtype))])
-        off = np.abs(array(x) - expected)
-        assert np.max(off) <= (2e-6 if dtype == np.float32 else 1e-14)
+        q, state = opt.update(q, tensor(g.astype(dtype)), state)
+        for result in (x, q):
+            off = np.abs(array(result) - expected)
+            assert np.max(off) <= (2e-6 if dtype == np.float32 else 1e-14)
 
 
 def test_changing_a_keyword():
@@ -442,3 +460,25 @@ def test_values_of_another_trace():
     make(leak)
     with pytest.raises(ValueError, match="another trace"):
         make(lambda p, g, s, h: p - h.lr * leaked[0])
+
+
+def test_too_many_values_at_once():
+    def update(p, g, s, h):
+        values = [g]
+        for _ in range(60):
+            values.append(pb.tanh(values[-1]))
+        total = sum(values)
+        return p - h.lr * sum(v * total for v in values)
+
+    with pytest.raises(ValueError, match="more than 48 values are alive at once"):
+        make(update)
+
+
+def test_damaged_nodes():
+    def add(*nodes):
+        return _core.optim_add_rule("Raw", "", [], 0, [], [("lr", 0.1, 0)], False, list(nodes), 0, [], [], [])
+
+    with pytest.raises(ValueError, match="sqrt has another number of inputs"):
+        add(("@p", (), ()), ("sqrt", (0, 0), ()))
+    with pytest.raises(ValueError, match="sqrt reads a later value"):
+        add(("@p", (), ()), ("sqrt", (1,), ()))

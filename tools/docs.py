@@ -1,13 +1,15 @@
-"""Writes docs/ops.md from the registry; with --check fails when the file differs."""
+"""Writes docs/ops.md and docs/optimizers.md from the registries; with --check fails when a file differs."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import docs_optimizers
+
 import pullback as pb
 
-TARGET = Path(__file__).resolve().parent.parent / "docs" / "ops.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 FAMILIES = {
     "Map": "element by element, with broadcasting",
     "Reduce": "over axes",
@@ -42,16 +44,17 @@ def render() -> str:
 
 
 def main() -> int:
-    text = render()
-    if "--check" in sys.argv:
-        same = TARGET.exists() and TARGET.read_text() == text
-        print(
-            "docs/ops.md is up to date" if same else "docs/ops.md differs from the registry: run python tools/docs.py"
-        )
-        return 0 if same else 1
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(text)
-    return 0
+    same = True
+    for name, text in (("ops.md", render()), ("optimizers.md", docs_optimizers.render())):
+        target = DOCS / name
+        if "--check" not in sys.argv:
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(text)
+            continue
+        equal = target.exists() and target.read_text() == text
+        print(f"docs/{name} {'is up to date' if equal else 'differs from the registry: run python tools/docs.py'}")
+        same = same and equal
+    return 0 if same else 1
 
 
 if __name__ == "__main__":

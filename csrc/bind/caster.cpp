@@ -114,7 +114,7 @@ nb::tuple shape_tuple(const Dims& d) {
 
 Tensor to_tensor(PyObject* o) {
   if (is_tensor(o)) return unwrap(o);
-  if (PyFloat_CheckExact(o)) return scalar_weak(PyFloat_AS_DOUBLE(o));
+  if (PyFloat_Check(o)) return scalar_weak(PyFloat_AS_DOUBLE(o));  // numpy.float64 is a float: its value stays whole
   if (PyBool_Check(o)) return scalar_weak(o == Py_True);
   if (PyLong_CheckExact(o)) {
     int overflow = 0;

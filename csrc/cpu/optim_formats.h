@@ -49,8 +49,7 @@ inline void unpack8(float* to, const uint8_t* codes, const float* scales, int64_
   if (n) unpack_block(to, codes, *scales, n);
 }
 
-template <bool Stochastic>
-PB_FN float pack_block(uint8_t* codes, const float* from, RoundKey key, uint32_t at, int64_t m) {
+PB_FN Scale8 scale_block(const float* from, int64_t m) {
   int32_t most = 0;    // as signed numbers the bits of positive floats are in order,
   uint32_t least = 0;  // as unsigned ones those of negative floats come last
   for (int64_t i = 0; i < m; i++) {
@@ -60,7 +59,10 @@ PB_FN float pack_block(uint8_t* codes, const float* from, RoundKey key, uint32_t
   }
   const bool negative = least >> 31;
   const uint32_t size = least & 0x7fffffffu;
-  const Scale8 s = map8_scale(negative && size > uint32_t(most) ? size : uint32_t(most), negative);
+  return map8_scale(negative && size > uint32_t(most) ? size : uint32_t(most), negative);
+}
+template <bool Stochastic>
+PB_FN void pack_block(uint8_t* codes, const float* from, Scale8 s, RoundKey key, uint32_t at, int64_t m) {
   const float inverse = s.inverse;
   auto encode = [=](auto code) __attribute__((always_inline)) {
     if constexpr (Stochastic)
@@ -68,19 +70,30 @@ PB_FN float pack_block(uint8_t* codes, const float* from, RoundKey key, uint32_t
     else
       for (int64_t i = 0; i < m; i++) code(i, 0x8000u);
   };
-  if (negative)
+  if (bits_of(s.stored) >> 31)
     encode([=](int64_t i, uint32_t random)
                __attribute__((always_inline)) { codes[i] = uint8_t(map8_encode_signed(from[i], inverse, random)); });
   else
     encode([=](int64_t i, uint32_t random)
                __attribute__((always_inline)) { codes[i] = uint8_t(map8_encode(from[i], inverse, random)); });
-  return s.stored;
 }
+// The scales of two blocks first: one's reduction and quotient then run beside the other's.
 template <bool Stochastic>
 void pack8(uint8_t* codes, float* scales, const float* from, RoundKey key, uint32_t at, int64_t n) {
-  for (; n >= kBlock8; n -= kBlock8, from += kBlock8, codes += kBlock8, at += uint32_t(kBlock8))
-    *scales++ = pack_block<Stochastic>(codes, from, key, at, kBlock8);
-  if (n) *scales = pack_block<Stochastic>(codes, from, key, at, n);
+  constexpr int64_t kPair = 2 * kBlock8;
+  for (; n >= kPair; n -= kPair, from += kPair, codes += kPair, at += uint32_t(kPair)) {
+    const Scale8 a = scale_block(from, kBlock8), b = scale_block(from + kBlock8, kBlock8);
+    *scales++ = a.stored;
+    *scales++ = b.stored;
+    pack_block<Stochastic>(codes, from, a, key, at, kBlock8);
+    pack_block<Stochastic>(codes + kBlock8, from + kBlock8, b, key, at + uint32_t(kBlock8), kBlock8);
+  }
+  for (int64_t m = 0; n > 0; n -= m, from += m, codes += m, at += uint32_t(m)) {
+    m = n < kBlock8 ? n : kBlock8;
+    const Scale8 s = scale_block(from, m);
+    *scales++ = s.stored;
+    pack_block<Stochastic>(codes, from, s, key, at, m);
+  }
 }
 
 // ---- parameters of 16 bits

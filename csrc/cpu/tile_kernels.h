@@ -20,6 +20,12 @@ namespace pb {
 PB_FUSED(AdamWStep, "--a*Aa*B/b+*CrcD", 3, 4, (a - A * a) - B * (b / (C * sqrt(c) + D)))
 PB_FUSED(AdamStep, "-a*A/b+*BrcC", 3, 3, a - A * (b / (B * sqrt(c) + C)))
 PB_FUSED(RootStep, "-a*A/b+rcB", 3, 2, a - A * (b / (sqrt(c) + B)))
+// LAMB's direction, and Adam's.
+PB_FUSED(Direction, "+/*Aa+*BrbC*Dc", 3, 4, (A * a) / (B * sqrt(b) + C) + D * c)
+PB_FUSED(PlainDirection, "/a+*ArbB", 2, 2, a / (A * sqrt(b) + B))
+// Steps by signs.
+PB_FUSED(SignOfMeanStep, "-a*As+b*B-cb", 3, 2, a - A * sign(b + B * (c - b)))
+PB_FUSED(SignStep, "-a*Asb", 2, 1, a - A * sign(b))
 // A mean that moves towards a product or a value.
 PB_FUSED(MeanOfProduct, "+a*A-*bca", 3, 1, a + A * (b * c - a))
 PB_FUSED(Mean, "+a*A-ba", 2, 1, a + A * (b - a))
@@ -77,9 +83,10 @@ constexpr FusedTable<int(sizeof...(F))> fused_table() {
 }
 
 constexpr auto kFused =
-    fused_table<AdamWStep, AdamStep, RootStep, MeanOfProduct, Mean, AddQuotient, SubtractQuotient, ScaledRoot,
-                Combination, AddProduct, AddScaled, ShiftProduct, ShiftScaled, SubtractProduct, SubtractScaled,
-                RestOfProduct, RestOfScaled, ProductLess, ScaledLess, ShiftedRoot>();
+    fused_table<AdamWStep, AdamStep, Direction, SignOfMeanStep, RootStep, MeanOfProduct, PlainDirection, SignStep, Mean,
+                AddQuotient, SubtractQuotient, ScaledRoot, Combination, AddProduct, AddScaled, ShiftProduct,
+                ShiftScaled, SubtractProduct, SubtractScaled, RestOfProduct, RestOfScaled, ProductLess, ScaledLess,
+                ShiftedRoot>();
 constexpr TileKernels kTileTable = {kFused.row,
                                     int(sizeof kFused.row / sizeof kFused.row[0]),
                                     {&sum_kernel<float>, &sum_kernel<double>},

@@ -6,7 +6,7 @@
 namespace pb {
 
 // Several operations in one kernel, each with its own rounding. The pattern is the formula in prefix form: + - * / are
-// the operators, r is the square root, a b c are tiles and A B C D values; `in` holds the tiles, then the
+// the operators, r is the square root, s the sign, a b c are tiles and A B C D values; `in` holds the tiles, then the
 // values.
 struct FusedKernel {
   using Fn = void (*)(void* out, const void* const* in, int64_t n);

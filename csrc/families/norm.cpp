@@ -8,11 +8,6 @@ namespace pb {
 
 namespace {
 
-// A result of the kernel in the caller's type, outside the graph.
-Tensor narrowed(const Tensor& t, DType dtype) {
-  GradMode off(false);
-  return cast(t, dtype);
-}
 Tensor times(const Tensor& x, const Tensor& weight) { return weight ? x * weight : x; }
 Tensor plus(const Tensor& x, const Tensor& bias) { return bias ? x + bias : x; }
 
@@ -35,7 +30,8 @@ void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p)
   Tensor x = s[0], w = s[1], g = a.g[0];
   bool sums = a.need(1) || a.need(2);
   if (plain_pull(g, x, w)) {
-    RowResult r = row_run<LayerNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[3], s[4]}, 0, sums);
+    RowResult r = row_run<LayerNormPull>({rows_of(g, p.compute), rows_of(x, p.compute)}, {row_scale(w, x, p.compute)},
+                                         {s[3], s[4]}, 0, sums, x.dtype());
     if (a.need(0)) a.gin[0] = like(r.y, x);
     if (a.need(1)) a.gin[1] = like(r.column[0], w);
     if (a.need(2)) a.gin[2] = like(r.column[1], s[2]);
@@ -51,8 +47,9 @@ void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p)
   if (a.need(2)) a.gin[2] = like(sum_rows(wide_g), s[2]);
 }
 
-RowResult layer_norm_run(const Tensor& x, const Tensor& w, const Tensor& b, double eps, DType dtype) {
-  return row_run<LayerNorm>({plain(x, dtype)}, {row_scale(w, x, dtype), row_shift(b, x, dtype)}, {}, eps);
+RowResult layer_norm_run(const Tensor& x, const Tensor& w, const Tensor& b, double eps, Precision p) {
+  return row_run<LayerNorm>({rows_of(x, p.compute)}, {row_scale(w, x, p.compute), row_shift(b, x, p.compute)}, {}, eps,
+                            false, p.result);
 }
 
 Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double eps, Precision p) {
@@ -63,15 +60,14 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double
   if (has_tangent(x) || has_tangent(w) || has_tangent(b))
     return cast(row_graph<LayerNorm>({wx}, {row_scale(ww, x, p.compute), row_shift(wb, x, p.compute)}, {}, eps),
                 p.result);
-  RowResult r = layer_norm_run(x, w, b, eps, p.compute);
-  Tensor y = narrowed(r.y, p.result);
+  RowResult r = layer_norm_run(x, w, b, eps, p);
+  Tensor y = r.y;
   if (!any_wants(x, w, b)) return y;
   record_rebuilt(
       "layer_norm", {x, w, b}, y,
       {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
       [eps, p](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps, p); },
-      [eps, p](const Slots& s) { return narrowed(layer_norm_run(s[0], s[1], s[2], eps, p.compute).y, p.result); },
-      kRebuildsForProducts);
+      [eps, p](const Slots& s) { return layer_norm_run(s[0], s[1], s[2], eps, p).y; }, kRebuildsForProducts);
   return y;
 }
 
@@ -79,7 +75,8 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double
 void rms_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   Tensor x = s[0], w = s[1], g = a.g[0];
   if (plain_pull(g, x, w)) {
-    RowResult r = row_run<RmsNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[2]}, 0, a.need(1));
+    RowResult r = row_run<RmsNormPull>({rows_of(g, p.compute), rows_of(x, p.compute)}, {row_scale(w, x, p.compute)},
+                                       {s[2]}, 0, a.need(1), x.dtype());
     if (a.need(0)) a.gin[0] = like(r.y, x);
     if (a.need(1)) a.gin[1] = like(r.column[0], w);
     return;
@@ -92,8 +89,8 @@ void rms_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   if (a.need(1)) a.gin[1] = like(sum_rows(RmsNormPull::column<0>(e)), w);
 }
 
-RowResult rms_norm_run(const Tensor& x, const Tensor& w, double eps, DType dtype) {
-  return row_run<RmsNorm>({plain(x, dtype)}, {row_scale(w, x, dtype)}, {}, eps);
+RowResult rms_norm_run(const Tensor& x, const Tensor& w, double eps, Precision p) {
+  return row_run<RmsNorm>({rows_of(x, p.compute)}, {row_scale(w, x, p.compute)}, {}, eps, false, p.result);
 }
 
 Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps, Precision p) {
@@ -102,14 +99,13 @@ Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps, Precision p) 
   if (x.size() == 0) return cast(times(wx, ww), p.result);
   if (has_tangent(x) || has_tangent(w))
     return cast(row_graph<RmsNorm>({wx}, {row_scale(ww, x, p.compute)}, {}, eps), p.result);
-  RowResult r = rms_norm_run(x, w, eps, p.compute);
-  Tensor y = narrowed(r.y, p.result);
+  RowResult r = rms_norm_run(x, w, eps, p);
+  Tensor y = r.y;
   if (!any_wants(x, w)) return y;
   record_rebuilt(
       "rms_norm", {x, w}, y, {saved_whole(x, operand_bits("rms_norm", 0)), Saved(w), Saved(r.stat[0])},
       [eps, p](const Slots& s, const PullArgs& a) { rms_norm_pull(s, a, eps, p); },
-      [eps, p](const Slots& s) { return narrowed(rms_norm_run(s[0], s[1], eps, p.compute).y, p.result); },
-      kRebuildsForProducts);
+      [eps, p](const Slots& s) { return rms_norm_run(s[0], s[1], eps, p).y; }, kRebuildsForProducts);
   return y;
 }
 

@@ -98,6 +98,7 @@ Line::Line(Spec s) : spec(std::move(s)) {
   x.resize(size_t(cells()) * kNodes);
   for (int c = 0; c < cells(); c++) place(edge[size_t(c)], edge[size_t(c) + 1], &x[size_t(c) * kNodes]);
   g = sample(x);
+  check_domain();
   drop_tails();
   weigh();
   if (spec.second) {
@@ -155,22 +156,34 @@ void Line::place_edges() {
   edge.insert(edge.end(), right.begin(), right.end());
 }
 
-void Line::drop_tails() {
-  auto finite = [&](int from, int to) {
-    for (size_t i = size_t(from) * kNodes; i < size_t(to) * kNodes; i++)
-      if (!std::isfinite(g[i])) return false;
-    return true;
-  };
+void Line::check_domain() const {
   for (size_t i = size_t(first) * kNodes; i < size_t(last) * kNodes; i++)
     if (!std::isfinite(g[i]))
       fail<ValueError>("fewbit.solve", "the derivative is " + text(g[i]) + " at x = " + text(x[i]),
                        "it must be finite in the domain; pass a smaller domain");
-  if (!finite(last, cells())) {
+}
+
+// Whether g is finite on these cells and turns so seldom that its points show it.
+bool Line::settles(int from, int to) const {
+  double size = 0;
+  for (size_t i = size_t(first) * kNodes; i < size_t(last) * kNodes; i++) size = std::max(size, std::abs(g[i]));
+  int turns = 0;
+  for (size_t i = size_t(from) * kNodes; i < size_t(to) * kNodes; i++) {
+    if (!std::isfinite(g[i])) return false;
+    if (i < size_t(from) * kNodes + 2) continue;
+    double d0 = g[i - 1] - g[i - 2], d1 = g[i] - g[i - 1];
+    if (d0 * d1 < 0 && std::min(std::abs(d0), std::abs(d1)) > 1e-9 * size) turns++;
+  }
+  return turns <= kTurns;
+}
+
+void Line::drop_tails() {
+  if (!settles(last, cells())) {
     bounded = false;
     edge.resize(size_t(last) + 1);
     x.resize(size_t(last) * kNodes), g.resize(size_t(last) * kNodes);
   }
-  if (!finite(0, first)) {
+  if (!settles(0, first)) {
     bounded = false;
     edge.erase(edge.begin(), edge.begin() + first);
     x.erase(x.begin(), x.begin() + first * kNodes), g.erase(g.begin(), g.begin() + first * kNodes);

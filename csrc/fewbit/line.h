@@ -14,6 +14,7 @@ using Sampler = std::function<void(const double* x, double* y, int64_t n)>;
 inline constexpr int kNodes = 16;            // Gauss-Legendre points of a cell
 inline constexpr int kCells = 2000;          // equal cells of the domain
 inline constexpr double kFarthest = 3.4e38;  // beyond lies no float32
+inline constexpr int kTurns = 100;           // a tail in which g turns more often is not resolved
 
 double below(double x);  // the next double
 double above(double x);
@@ -23,7 +24,8 @@ double above(double x);
 // Note [Cells]
 // The domain is cut into equal cells and at each breakpoint, so that g is smooth inside a cell and 16 points integrate
 // it to rounding. Cells that grow by half up to the largest float32 follow on both sides: there the weight is zero, but
-// the outer pieces of a table hold there as well, and so does its bound. A side where g is not finite is dropped.
+// the outer pieces of a table hold there as well, and so does its bound. A side where g is not finite, or
+// keeps oscillating, is dropped.
 class Line {
  public:
   struct Spec {
@@ -51,7 +53,7 @@ class Line {
   Spec spec;
   std::vector<double> edge;        // of all cells, ascending
   int first = 0, last = 0;         // the cells of the domain
-  bool bounded = true;             // g is finite on both sides
+  bool bounded = true;             // both sides are there
   std::vector<double> x, q, g;     // points, weight times quadrature weight, g
   std::vector<double> g2;          // g', if wanted
   std::vector<double> candidates;  // edges where the first partition may cut, lo and hi included
@@ -60,6 +62,8 @@ class Line {
   std::vector<Moments> before_;  // what the domain holds before each of its cells, and in all
   void place_edges();
   void weigh();
+  void check_domain() const;
+  bool settles(int from, int to) const;
   void drop_tails();
 };
 

@@ -56,7 +56,7 @@ Solution assemble(const Line& line, const Cut& cut, const Levels& l, int64_t bit
 
 Solution unbiased(const Line& line, int k, int64_t bits) {
   if (!line.bounded)
-    fail<ValueError>("fewbit.solve", "scheme 'unbiased' needs a derivative that is finite everywhere",
+    fail<ValueError>("fewbit.solve", "scheme 'unbiased' needs a derivative that settles beyond the domain",
                      "its outer levels are the extremes of the derivative");
   Law law(line);
   double low = kInf, high = -kInf;

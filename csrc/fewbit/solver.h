@@ -27,7 +27,7 @@ struct Solution {
   std::vector<int> codes;
   std::vector<double> levels, second;  // by label
   double error = 0, second_error = 0;  // weighted integrals of the squared error; for unbiased of the variance
-  double max_error = 0;                // of every input, inf where g is not finite beyond the domain
+  double max_error = 0;                // of every input, inf where g does not settle beyond the domain
 };
 
 Solution solve(const Problem& p);

@@ -157,8 +157,8 @@ namespace {
 // The connected parts of the range of g: one per stretch between breakpoints, merged where they overlap.
 std::vector<std::pair<double, double>> range_of(const Line& line) {
   if (!line.bounded)
-    fail<ValueError>("fewbit.solve", "scheme 'minimax' needs a derivative that is finite everywhere",
-                     "it bounds the error of every input; make the function safe for large |x|");
+    fail<ValueError>("fewbit.solve", "scheme 'minimax' needs a derivative that settles beyond the domain",
+                     "it bounds the error of every input; make the function finite for large |x|");
   std::vector<double> points = line.x, extra = line.extreme_points();
   points.insert(points.end(), extra.begin(), extra.end());
   std::vector<double> g = line.g, more = line.sample(extra);

@@ -76,7 +76,9 @@ PB_DOG(DoG, "dog", DoGOf)
 PB_DOG(LDoG, "ldog", LDoGOf)
 
 // Tamed: G is enlarged so far that the iterates provably stay bounded. L is the largest gradient norm so far;
-// G' = 8^4 log(60 log(6 t) / delta) ln+(1 + t L^2 / L_1^2)^2 (G_{t-1} + 16 L^2), with ln+(x) = 1 + ln x.
+// G' = 8^4 h^2 ln+(1 + t L^2 / L_1^2)^2 (G_{t-1} + 16 L^2), with h = log(60 log(6 t) / delta) and ln+(x) = 1 + ln x.
+// h is squared because the proof needs both the sum of squares of the noise terms eta <noise, x - x*> to be of the
+// order of 1/h and the largest of them to be of the order of 1/h, in units of the squared distance.
 template <bool Averaged>
 struct TDoGOf : DoGBase<Scope::Model, Averaged> {
   static constexpr std::string_view doc = "DoG with a larger G, which keeps the iterates bounded.";
@@ -104,8 +106,8 @@ struct TDoGOf : DoGBase<Scope::Model, Averaged> {
     kept[1] = before + sums[0];
     S ratio = where(kept[3] > S(0.0), kept[2] / where(kept[3] > S(0.0), kept[3], S(1.0)), S(1.0));
     S growth = S(1.0) + log(S(1.0) + S(double(t)) * ratio);
-    S tamed =
-        S(4096.0) * log(S(60.0 * std::log(6.0 * double(t))) / h.delta) * growth * growth * (before + S(16.0) * kept[2]);
+    S chance = log(S(60.0 * std::log(6.0 * double(t))) / h.delta);
+    S tamed = S(4096.0) * chance * chance * growth * growth * (before + S(16.0) * kept[2]);
     k.rate = DoGBase<Scope::Model, Averaged>::over_root(h.lr * kept[0], tamed);
   }
 };

@@ -134,9 +134,10 @@ class Driver {
   bool adjust_sums(double factor);
   void add_sums();
   void* load_parameter(const Entry& e, int64_t begin, int64_t n) const;
-  void store_parameter(const Entry& e, int64_t begin, int64_t n, void* p, uint32_t stream) const;
+  void store_parameter(const Entry& e, int64_t begin, int64_t n, void* p, RoundKey key) const;
   void* load_slot(const Entry& e, int j, int64_t begin, int64_t n) const;
-  void store_slot(const Entry& e, int j, int64_t begin, int64_t n, void* tile) const;
+  RoundKey key(const Chunk& k, const Entry& e, int stream) const;
+  void store_slot(const Entry& e, int j, int64_t begin, int64_t n, void* tile, RoundKey key) const;
   void* load_gradient(const Entry& e, int64_t begin, int64_t n) const;
   template <class F>
   void visit(const Chunk& k, const Entry& e, bool write, F f);

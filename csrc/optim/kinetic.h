@@ -4,7 +4,8 @@
 
 namespace pb::optim {
 
-// m = momentum m + g; p - scale lr m with one scale ~ Exp(1) for the whole model, drawn by the caller. 20 bytes.
+// m = momentum m + g; p - scale lr m with one scale ~ Exp(1) for the whole model, drawn by the caller. 20 bytes. g is
+// multiplied by a 1 that the compiler does not know, so that it rounds as Momentum does and scale 1 gives its bits.
 struct ExpScaled {
   static constexpr std::string_view name = "exp_scaled", doc = "Momentum with one random factor per step.";
   static constexpr HyperInfo hyper[] = {
@@ -16,15 +17,15 @@ struct ExpScaled {
   };
   template <class S>
   struct Step {
-    S rate, momentum;
+    S rate, momentum, take;
   };
   template <class S>
   static Step<S> prepare(const Hyper<S>& h, int64_t) {
-    return {h.lr * h.scale, h.momentum};
+    return {h.lr * h.scale, h.momentum, S(1.0)};
   }
   template <Value V>
   PB_FN static V rule(V p, V g, Slots<V, 1>& m, const Step<V>& k) {
-    m[0] = k.momentum * m[0] + g;
+    m[0] = k.momentum * m[0] + k.take * g;
     return p - k.rate * m[0];
   }
 };

@@ -127,15 +127,15 @@ struct Lamb {
 };
 PB_OPTIMIZER(Lamb)
 
-// w accumulates; p is w one step further along a guess of the next gradient, here the present one. No correction and no
-// eps: the maximum starts at v0. Slots theta, v, the maximum, w, the guess: 48 bytes per float32 parameter.
-struct OptAmsgrad {
-  static constexpr std::string_view name = "opt_amsgrad", doc = "Optimistic AMSGrad with the last gradient as guess.";
+// w accumulates; p is w one step further along a guess of the next gradient. No correction and no eps: the maximum
+// starts at v0. Slots theta, v, the maximum, w, the guess: 48 bytes per float32 parameter where the guess is the
+// present gradient. A guess that is given from outside waits in a sixth slot.
+template <bool Given>
+struct OptAmsgradOf {
   static constexpr HyperInfo hyper[] = {learning_rate(1e-3),
                                         {"beta1", 0.9, Range::Unit},
                                         {"beta2", 0.999, Range::Unit},
                                         {"v0", 1e-8, Range::NonNegative}};
-  static constexpr std::string_view slots[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "iterate", "guess"};
   static constexpr int displacement = 3;
   static constexpr unsigned exact = 0b01000;
   template <class S>
@@ -151,18 +151,32 @@ struct OptAmsgrad {
     return {S(t == 1 ? 1.0 : 0.0), h.lr, S(1.0) - h.beta1, S(1.0) - h.beta2, h.v0};
   }
   template <Value V>
-  PB_FN static V rule(V p, V g, Slots<V, 5>& s, const Step<V>& k) {
+  PB_FN static V rule(V p, V g, Slots<V, 5 + Given>& s, const Step<V>& k) {
     V before = s[0], off = g - s[4];
     s[0] = toward(s[0], g, k.w1);
     s[1] = toward(s[1], off * off, k.w2);
     s[2] = max(max(s[2], s[1]), k.v0);
     V rate = k.lr / root(s[2]);
     s[3] = s[3] + where(k.first > V(0), p, V(0)) - rate * s[0];
-    s[4] = g;
-    return s[3] - rate * toward(before, g, k.w1);
+    if constexpr (Given)
+      s[4] = s[5];
+    else
+      s[4] = g;
+    return s[3] - rate * toward(before, s[4], k.w1);
   }
 };
+
+struct OptAmsgrad : OptAmsgradOf<false> {
+  static constexpr std::string_view name = "opt_amsgrad", doc = "Optimistic AMSGrad with the last gradient as guess.";
+  static constexpr std::string_view slots[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "iterate", "guess"};
+};
 PB_OPTIMIZER(OptAmsgrad)
+
+struct OptAmsgradGiven : OptAmsgradOf<true> {
+  static constexpr std::string_view name = "opt_amsgrad_given", doc = "Optimistic AMSGrad with a guess from outside.";
+  static constexpr std::string_view slots[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "iterate", "guess", "next"};
+};
+PB_OPTIMIZER(OptAmsgradGiven)
 
 // p is y, where gradients are taken; z takes the steps; the iterate to use is x = y + (1 - 1/beta1) (z - y).
 struct ScheduleFree {

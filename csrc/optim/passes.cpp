@@ -137,11 +137,15 @@ void* Driver::load_slot(const Entry& e, int j, int64_t begin, int64_t n) const {
   return to;
 }
 
-void Driver::store_slot(const Entry& e, int j, int64_t begin, int64_t n, void* from) const {
+// Of a stream for a chunk: chunks do not cross the places where the upper half of an element's number changes.
+RoundKey Driver::key(const Chunk& k, const Entry& e, int stream) const {
+  return round_key(0, uint64_t(e.state->t + 1), uint32_t(stream), uint32_t(uint64_t(k.begin) >> 32));
+}
+
+void Driver::store_slot(const Entry& e, int j, int64_t begin, int64_t n, void* from, RoundKey key) const {
   const Memory& m = e.slots[j];
   if (m.format == Format::Exact) return;
   auto* x = static_cast<float*>(from);
-  const RoundKey key = round_key(0, uint64_t(e.state->t + 1), uint32_t(j), uint32_t(uint64_t(begin) >> 32));
   if (m.format == Format::BF16)
     optim_kernels().formats->narrow_bf16(static_cast<uint16_t*>(m.data) + begin, x, key, uint32_t(begin), n);
   else
@@ -166,14 +170,12 @@ void* Driver::load_parameter(const Entry& e, int64_t begin, int64_t n) const {
   return p;
 }
 
-void Driver::store_parameter(const Entry& e, int64_t begin, int64_t n, void* p, uint32_t stream) const {
+void Driver::store_parameter(const Entry& e, int64_t begin, int64_t n, void* p, RoundKey key) const {
   if (e.direct_p) return;
   const int type = e.p.dtype() == DType::BF16;
   const FormatKernels& f = *optim_kernels().formats;
   auto* x = static_cast<float*>(p);
-  if (e.rounding == Rounding::Stochastic)
-    f.round[type](x, round_key(0, uint64_t(e.state->t + 1), stream, uint32_t(uint64_t(begin) >> 32)), uint32_t(begin),
-                  n);
+  if (e.rounding == Rounding::Stochastic) f.round[type](x, key, uint32_t(begin), n);
   if (e.rounding == Rounding::Kahan) {
     f.split[type](x, static_cast<float*>(tile(kRest)), n);
     store(e.state->rest, begin, n, tile(kRest), e.compute);
@@ -213,12 +215,16 @@ void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
   a.scale = options_.clip_value >= 0 ? 1 : multiplier_;
   a.decay = groups_[e.group].decay;
   const bool staged = e.narrow || !e.direct_p;
+  const int64_t piece = staged ? kTile / 2 : kTile;  // this one and the next must stay in L1
+  RoundKey keys[kMaxSlots + 1] = {};
+  if (staged && write)
+    for (int j = 0; j <= slots; j++) keys[j] = key(k, e, j < slots ? j : kMaxSlots);
   Ahead next;
   for (int64_t at = 0; at < k.n; at += a.n) {
     const int64_t begin = k.begin + at;
-    a.n = std::min(kTile, k.n - at);
+    a.n = std::min(piece, k.n - at);
     if (staged && e.p.contiguous() && e.g.contiguous()) {
-      const int64_t from = begin + a.n, n = std::min(kTile, e.n - from);
+      const int64_t from = begin + a.n, n = std::min(piece, e.n - from);
       next.count = 0;
       next.add(e.address, from, n, itemsize(e.p.dtype()));
       next.add(e.g.raw(), from, n, itemsize(e.g.dtype()));
@@ -244,9 +250,9 @@ void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
     if (!write) continue;
     for (int j = 0; j < slots; j++) {
       next.ask(part++, parts);
-      store_slot(e, j, begin, a.n, a.slots[j]);
+      store_slot(e, j, begin, a.n, a.slots[j], keys[j]);
     }
-    store_parameter(e, begin, a.n, a.p, kMaxSlots);
+    store_parameter(e, begin, a.n, a.p, keys[slots]);
   }
 }
 
@@ -279,11 +285,12 @@ void Driver::scale_chunk(size_t c) {
                                                  : (norm > group.a ? 1.0 - group.a / norm : 0.0);
   if (factor == 1) return;
   constexpr double inf = std::numeric_limits<double>::infinity();
+  const RoundKey again = key(k, e, kMaxSlots + 1);
   for (int64_t at = 0; at < k.n; at += kTile) {
     const int64_t begin = k.begin + at, n = std::min(kTile, k.n - at);
     void* p = load_parameter(e, begin, n);
     optim_kernels().clamp[lane_of(e.compute)](p, p, factor, inf, n);
-    store_parameter(e, begin, n, p, kMaxSlots + 1);
+    store_parameter(e, begin, n, p, again);
   }
 }
 

@@ -7,6 +7,7 @@ constexpr int kFirstRule = __COUNTER__ + 1;
 }
 #include "optim/adagrad.h"
 #include "optim/adam.h"
+#include "optim/adog.h"
 #include "optim/average.h"
 #include "optim/climb.h"
 #include "optim/dog.h"

@@ -42,6 +42,7 @@ class Compiler {
   std::vector<int> inputs(int id) const;
   void count(int id);
   const char* match(const char* pattern, int id, bool root, Match& m) const;
+  bool cheap(int id) const;
   void fuse(int id);
   void visit(int id);
   void run();
@@ -118,18 +119,29 @@ void Compiler::count(int id) {
   for (int in : inputs(id)) count(in);
 }
 
-// The rest of the pattern behind what `id` matches, or null. Inner nodes must have no other reader; the scaled gradient
-// stays alone, since it is left out where there is nothing to scale.
+// Computing it twice costs less than keeping it: one sum, difference or product of what is in memory anyway.
+bool Compiler::cheap(int id) const {
+  const Node& n = nodes_[size_t(id)];
+  if (n.op != &map_row<Add>() && n.op != &map_row<Subtract>() && n.op != &map_row<Multiply>()) return false;
+  for (const Target& t : targets_)
+    if (t.node == id) return false;
+  auto near = [&](int x) { return leaf(resolve(x)) || resolve(x) == scaled_; };
+  return near(n.in[0]) && near(n.in[1]);
+}
+
+// The rest of the pattern behind what `id` matches, or null. Inner nodes have no other reader or are cheap; the scaled
+// gradient stays alone, since it is left out where there is nothing to scale.
 const char* Compiler::match(const char* pattern, int id, bool root, Match& m) const {
-  static const MapOp* const operators[] = {&map_row<Add>(), &map_row<Subtract>(), &map_row<Multiply>(),
-                                           &map_row<Divide>(), &map_row<Sqrt>()};
+  static const MapOp* const operators[] = {&map_row<Add>(),    &map_row<Subtract>(), &map_row<Multiply>(),
+                                           &map_row<Divide>(), &map_row<Sqrt>(),     &map_row<Sign>()};
   const char c = *pattern++;
-  if (const char* sign = std::strchr("+-*/r", c)) {
+  if (const char* sign = std::strchr("+-*/rs", c)) {
     const Node& n = nodes_[size_t(id)];
-    const MapOp* op = operators[sign - "+-*/r"];
-    if (leaf(id) || !element(id) || n.op != op || id == scaled_ || (!root && uses_[size_t(id)] > 1)) return nullptr;
+    const MapOp* op = operators[sign - "+-*/rs"];
+    if (leaf(id) || !element(id) || n.op != op || id == scaled_) return nullptr;
+    if (!root && uses_[size_t(id)] > 1 && !cheap(id)) return nullptr;
     const int x = resolve(n.in[0]);
-    if (c == 'r') return match(pattern, x, false, m);
+    if (c == 'r' || c == 's') return match(pattern, x, false, m);
     const int y = resolve(n.in[1]);
     const Match before = m;
     const char* rest = match(pattern, x, false, m);
@@ -295,9 +307,10 @@ void Compiler::run() {
 }
 
 Program Compiler::update() {
+  // p comes first, for it often reads old states, while new states seldom read p.
+  targets_.push_back({rule_.new_p, kPlaceParam, false});
   for (size_t j = 0; j < rule_.new_slots.size(); j++)
     targets_.push_back({rule_.new_slots[j], kPlaceSlots + int(j), false});
-  targets_.push_back({rule_.new_p, kPlaceParam, false});
   run();
   return std::move(program_);
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 #include "cpu/dispatch.h"
@@ -15,7 +14,7 @@ namespace {
 
 constexpr size_t kMaxNodes = 1000, kMaxNumeric = 256;
 constexpr int kScratch = 7;  // of pb_scratch
-constexpr int64_t kPieceBytes = 24576;
+constexpr int64_t kPieceBytes = 8192;
 
 const UserRule& rule_of(const void* program) { return *static_cast<const UserRule*>(program); }
 
@@ -65,12 +64,11 @@ void finish_row(const RuleRow& row, const double* hyper, int64_t t, double* numb
 // ---- per tile
 
 // Note [Pieces of a tile]
-// A tile is cut into pieces, so that what the program reads, writes and keeps fits into L1 with room for what
-// comes next.
+// A tile is cut into pieces, so that what the program reads, writes and keeps fills a quarter of L1: then
+// the hardware fetches the next piece while the kernels work on this one.
 template <class T>
 int64_t piece_of(const UserRule& r, const Program& p) {
   const int64_t tiles = 2 + int64_t(r.slots.size()) + p.temps;
-  static const int64_t kPieceBytes = std::getenv("L1B") ? atoi(std::getenv("L1B")) : 16384;
   int64_t n = kTile;
   while (n > 128 && n * tiles * int64_t(sizeof(T)) > kPieceBytes) n /= 2;
   return n;

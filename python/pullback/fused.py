@@ -29,7 +29,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core as C
-from . import _fused_activations, optim as _optim
+from . import _fused_activations
+from . import optim as _optim
 from ._core import Tensor
 from .optim.optimizer import RULES
 

@@ -15,7 +15,7 @@ import pullback as pb
 from pullback.data import DataLoader, RandomWindows, Windows
 from pullback.train import Trainer
 
-from . import models
+from . import models, optimizers
 
 _GOAL = 0.97
 
@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the engine")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--saved", type=_saved, metavar="WHAT", help="what activations keep for backward, as in Trainer(saved=)")
+    parser.add_argument(
+        "--saved", type=_saved, metavar="WHAT", help="what activations keep for backward, as in Trainer(saved=)"
+    )
+    parser.add_argument(
+        "--optimizer", metavar="NAME", help="a class of pb.optim instead of AdamW, for --data digits; or all of them"
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
 
 
@@ -47,6 +52,10 @@ def run(options: argparse.Namespace) -> int:
     pb.empty((0,), device=options.device)  # raises where the device is not there
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"demo: --steps must be at least 1, got {options.steps}\nhelp: leave it out for the default")
+    if options.optimizer is not None:
+        if options.data != "digits":
+            raise ValueError("demo: --optimizer goes with --data digits\nhelp: leave --data out")
+        return _optimizer(options)
     if options.data == "text":
         if options.path is None:
             raise ValueError("demo: --data text needs a file\nhelp: pass --path FILE")
@@ -97,6 +106,35 @@ def _digits(options: argparse.Namespace, name: str, make: Callable[[], Any], tra
     x, y = train.batch(pb.arange(min(batch_size, len(train))))
     _report(trainer, folder, before, f"test accuracy {accuracy:.2%}", loss(model(x), y))
     return accuracy
+
+
+def _optimizer(options: argparse.Namespace) -> int:
+    """Trains both classifiers with the committed settings of an optimizer, or of all of them."""
+    train, test = pb.data.digits()
+    size = train.tensors[0].shape[-1]
+    nets = {"conv net": partial(models.conv_net, size), "MLP": partial(models.mlp, size)}
+    steps = options.steps or 1000
+    if options.optimizer == "all":
+        missed = optimizers.walk(steps, options.seed, nets, train, test)
+    else:
+        row, missed = optimizers.setting(options.optimizer), []
+        for name, make in nets.items():
+            pb.manual_seed(options.seed)
+            model = make()
+            folder = Path(options.out) / options.optimizer / name.replace(" ", "-")
+            print(f"{name}: {_size(model):,} parameters, {steps:,} steps of {row.batch_size}, {options.optimizer}")
+            trainer = optimizers.train(
+                options.optimizer, model, train, steps, seed=options.seed, resume=options.resume,
+                saved=options.saved, checkpoint_dir=folder, progress=not options.no_progress,
+            )  # fmt: skip
+            value = optimizers.accuracy(model, test)
+            loss = pb.losses.cross_entropy(model(test.tensors[0]), test.tensors[1])
+            _report(trainer, folder, 0, f"test accuracy {value:.2%}, goal {row.goal:.0%}", loss)
+            if not value >= row.goal:
+                missed.append(name)
+    if missed:
+        print(f"below the goal: {', '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def _text(options: argparse.Namespace) -> int:

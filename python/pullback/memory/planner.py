@@ -72,7 +72,7 @@ def choose(tensors: Sequence[Sequence[Candidate]], budget_bytes: int) -> Choice:
         >>> forms = [Candidate("input", 400), Candidate("3 bits", 40, error=0.1)]
         >>> plan = choose([forms, forms], 500)
         >>> plan.picks, plan.bytes, plan.error
-        ((0, 1), 440, 0.1)
+        ((1, 0), 440, 0.1)
     """
     _check(tensors)
     least = sum(min(c.bytes for c in t) for t in tensors)

@@ -307,12 +307,17 @@ class GAM(_Several):
     q + rho g2/|g2|. The base takes s - gamma (the part of g0 + |b2| g2 orthogonal to s), s = b1 g1 + b3 g3. Four
     gradients a step.
 
+    With `exact`, the algorithm as published: f = H g/|g| is the gradient of |g|, and the base takes
+    b1 g + b3 rho_norm f(q), q = p + rho_norm f/|f|, so that b3 is the weight of the flatness rho_norm max |g|. Two
+    gradients and two products with the Hessian a step; rho, b2 and gamma are not used.
+
     Args:
         base: an optimizer of one gradient.
-        rho: default 0.02.
-        rho_norm: default 0.2.
+        rho: length of the differences. Default 0.02.
+        rho_norm: radius of the ball. Default 0.2.
         betas: default (1, -1, 1).
         gamma: default 0.03.
+        exact: Hessian products instead of differences. Default False.
 
     Raises:
         TypeError: base is no such optimizer. ValueError: a number is not finite. GraphError: a step without closure.
@@ -325,14 +330,48 @@ class GAM(_Several):
 
     def __init__(
         self, base: Optimizer, rho: float = 0.02, rho_norm: float = 0.2,
-        betas: tuple[float, float, float] = (1.0, -1.0, 1.0), gamma: float = 0.03,
+        betas: tuple[float, float, float] = (1.0, -1.0, 1.0), gamma: float = 0.03, exact: bool = False,
     ) -> None:  # fmt: skip
         if len(betas) != 3:
             raise ValueError(f"GAM: betas must be 3 numbers, got {betas!r}\nhelp: the default is (1, -1, 1)")
-        super().__init__(base, rho=rho, rho_norm=rho_norm, betas=tuple(betas), gamma=gamma)
+        super().__init__(base, rho=rho, rho_norm=rho_norm, betas=tuple(betas), gamma=gamma, exact=bool(exact))
+
+    def _exact(self, closure: Closure, scale: float | None) -> tuple[Tensor, Grads]:
+        w = self.words
+        b1, _, b3 = w["betas"]
+        loss, g, f = self._slope_of_norm(closure)
+        self._climb("_climb_sam", w["rho_norm"], f, scale)
+        with replay(self._generator):
+            _, _, far = self._slope_of_norm(closure)
+        return loss, _combine(lambda a, b: b1 * a + b3 * w["rho_norm"] * b, g, far)
+
+    def _slope_of_norm(self, closure: Closure) -> tuple[Tensor, Grads, Grads]:
+        """The loss, its gradient g and H g / |g|, the gradient of |g|; 0 where g is 0."""
+        from ..transforms import gradients
+
+        params = [p for p in self._parameters() if p.requires_grad]
+        self.zero_grad()
+        before = C._set_grad_enabled(True)
+        try:
+            loss = self._loss = closure()
+            slopes = gradients(loss, params, create_graph=True)
+            norm = _norm([g.detach() for g in slopes])
+            dot: Any = sum((g * (g.detach() / (norm + 1e-12))).sum() for g in slopes)
+            products = gradients(dot, params) if dot.requires_grad else [C.optim_zeros_like(p) for p in params]
+        finally:
+            C._set_grad_enabled(before)
+        flat, curved = iter(slopes), iter(products)
+        trained = [p.requires_grad for p in self._parameters()]
+        return (
+            loss,
+            [next(flat).detach() if t else None for t in trained],
+            [next(curved) if t else None for t in trained],
+        )
 
     def _gradient(self, closure: Closure, scale: float | None) -> tuple[Tensor, Grads]:
         w = self.words
+        if w["exact"]:
+            return self._exact(closure, scale)
         b1, b2, b3 = w["betas"]
         loss, g0 = self._first(closure)
         self._climb("_climb_sam", w["rho"], g0, scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from .. import _core as C
@@ -10,7 +10,7 @@ from .._core import Tensor
 from .._tree import flatten
 from .optimizer import RULES, Formats, Group, Optimizer, Params
 
-__all__ = ["SGLD", "ExpScaledSGD", "Gravity"]
+__all__ = ["SGLD", "ExpScaled", "ExpScaledSGD", "Gravity"]
 
 
 class ExpScaledSGD(Optimizer):
@@ -81,6 +81,118 @@ class ExpScaledSGD(Optimizer):
         """As `Optimizer.update`, with one factor for all parameters."""
         self._choose(int(state["step"]))
         return super().update(params, grads, state, **hyper)
+
+
+class ExpScaled(Optimizer):
+    """Any optimizer whose whole step is multiplied by one random number s ~ Exp(1), of mean 1, a step.
+
+    The learning rates of the base are multiplied by s for one step, decoupled decay with them; states are not touched.
+    Zhang and Cutkosky 2024, who run it over momentum (`ExpScaledSGD`, in one kernel) and Adam.
+
+    Args:
+        base: an optimizer with the keyword lr, whose groups, states and schedules are shared.
+        scales: the sequence of s, one per step, repeated when it ends; None [default] draws from the default generator.
+
+    Raises:
+        TypeError: base has no lr. ValueError: scales is empty or has a number that is negative or not finite.
+
+    >>> p = pb.tensor([1.0]); p.grad = pb.tensor([4.0])
+    >>> pb.optim.ExpScaled(pb.optim.Adam([p], lr=0.25), scales=[2.0]).step()
+    >>> p.tolist()
+    [0.5]
+    """
+
+    def __init__(self, base: Optimizer, scales: Sequence[float] | None = None) -> None:
+        if not isinstance(base, Optimizer) or "lr" not in base.defaults or isinstance(base, ExpScaled):
+            raise TypeError(
+                f"ExpScaled: base must be an optimizer with a learning rate, got {type(base).__name__}\n"
+                "help: ExpScaled(pb.optim.Adam(model.parameters()))"
+            )
+        if scales is not None and not (len(scales) and all(0 <= s < float("inf") for s in scales)):
+            raise ValueError("ExpScaled: scales must be numbers from 0 on, at least one\nhelp: None draws them")
+        self.base = base
+        self.scales = scales
+        self.defaults = base.defaults
+        self._driver = base._driver
+        self._count = 0
+
+    @property
+    def needs_closure(self) -> bool:
+        """Whether the base does."""
+        return bool(getattr(self.base, "needs_closure", False))
+
+    @property
+    def param_groups(self) -> list[Group]:  # type: ignore[override]
+        """Those of the base."""
+        return self.base.param_groups
+
+    @property
+    def last_norm(self) -> float | None:  # type: ignore[override]
+        """That of the base."""
+        return self.base.last_norm
+
+    @property
+    def last_skipped(self) -> bool:  # type: ignore[override]
+        """That of the base."""
+        return self.base.last_skipped
+
+    def add_param_group(self, group: Group) -> None:
+        """Adds the group to the base."""
+        self.base.add_param_group(group)
+
+    def step(self, closure: Callable[[], Tensor] | None = None, **options: Any) -> Tensor | None:
+        """The step of the base, with one factor for all parameters."""
+        s = self._next(self._count)
+        rates = [group["lr"] for group in self.param_groups]
+        try:
+            for group, lr in zip(self.param_groups, rates, strict=True):
+                group["lr"] = s * lr
+            loss = self.base.step(closure, **options)
+        finally:
+            for group, lr in zip(self.param_groups, rates, strict=True):
+                group["lr"] = lr
+        self._count += not self.last_skipped
+        return loss
+
+    def _next(self, t: int) -> float:
+        if self.scales is None:
+            return float(C.draw_exponential((), 1.0, 0.0, C.float64, None).item())
+        return float(self.scales[t % len(self.scales)])
+
+    def state_dict(self, *, copy: bool = True) -> dict[str, Any]:
+        """That of the base with the prefix "base.", and the number of steps."""
+        base = {f"base.{k}": v for k, v in self.base.state_dict(copy=copy).items()}
+        return {"rule": "ExpScaled", "count": self._count, **base}
+
+    def load_state_dict(self, d: Mapping[str, Any]) -> None:
+        """Takes what `state_dict` returned.
+
+        Raises:
+            ValueError: another optimizer, or what the base refuses.
+        """
+        if d.get("rule") != "ExpScaled":
+            raise ValueError(
+                f"load_state_dict: this is a state of {d.get('rule')}, not of ExpScaled\n"
+                "help: build the optimizer that was saved"
+            )
+        self.base.load_state_dict({k.removeprefix("base."): v for k, v in d.items() if k.startswith("base.")})
+        self._count = int(d["count"])
+
+    def bytes_per_step(self) -> int:
+        """Those of the base."""
+        return self.base.bytes_per_step()
+
+    def init(self, params: Any) -> dict[str, Any]:
+        """That of the base."""
+        return self.base.init(params)
+
+    def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
+        """That of the base with lr times the factor of this step."""
+        s = self._next(int(state["step"]))
+        return self.base.update(params, grads, state, **{**hyper, "lr": s * hyper.get("lr", self.defaults["lr"])})
+
+    def __repr__(self) -> str:
+        return f"ExpScaled(scales={self.scales!r}) around {self.base!r}"
 
 
 class SGLD(Optimizer):

@@ -7,6 +7,8 @@ from typing import Any, Unpack
 
 from .. import _core as C
 from .._core import Tensor
+from .._tree import flatten
+from . import pure
 from .optimizer import RULES, Formats, Group, Optimizer, Params
 
 __all__ = ["Muon"]
@@ -142,10 +144,7 @@ class Muon(Optimizer):
                         g = C.clip(g, -clip_value, clip_value)
                     u = (1 - group["momentum"]) * g + group["momentum"] * u
                 matrix = u.reshape((p.shape[0], -1))
-                tall, wide = matrix.shape
-                ratio = (
-                    max(1.0, tall / wide) ** 0.5 if group["adjust_lr"] == "original" else 0.2 * max(tall, wide) ** 0.5
-                )
+                ratio = _ratio(matrix, group)
                 lr = group["lr"] * ratio
                 decay = group["weight_decay"] / ratio if group["decoupled"] else 0.0
                 rounding = self._formats(group)[1]
@@ -155,29 +154,68 @@ class Muon(Optimizer):
             self._driver.step(rows, slope, None, None, None)
 
     def init(self, params: Any) -> dict[str, Any]:
-        """Not defined: Muon is a composition.
+        """As `Optimizer.init`.
 
         Raises:
-            NotImplementedError: always.
+            ValueError: a parameter of fewer than two axes.
         """
-        raise NotImplementedError("Muon has no pure form\nhelp: use opt.step")
+        for leaf in flatten(params)[0]:
+            if isinstance(leaf, Tensor) and leaf.ndim < 2:
+                raise ValueError(
+                    f"Muon: a parameter has {leaf.ndim} axes\nhelp: give vectors and numbers to another optimizer"
+                )
+        return super().init(params)
 
     def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
-        """Not defined: Muon is a composition.
+        """As `Optimizer.update`: a composition of recorded ops, differentiable in lr, momentum, decay and tensors."""
+        unknown = set(hyper) - set(self.defaults)
+        if unknown:
+            raise TypeError(
+                f"update: Muon has no keyword {sorted(unknown)[0]!r}\nhelp: keywords are {', '.join(self.defaults)}"
+            )
+        for name in ("step", "momentum_buffer"):
+            if name not in state:
+                raise ValueError(f"update: the state has no {name!r}\nhelp: take it from init")
+        group = {**self.defaults, **hyper}
+        self._refuse_formats("update", group)
+        leaves, build = flatten(params)
+        buffers = list(pure.align(params, state["momentum_buffer"], "momentum_buffer"))
+        for i, g in enumerate(pure.align(params, grads, "grads")):
+            if g is not None:
+                leaves[i], buffers[i] = _pure_step(leaves[i], g, buffers[i], group)
+        new = {**state, "step": C.optim_count(int(state["step"]) + 1), "momentum_buffer": build(buffers)}
+        return build(leaves), new
 
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("Muon has no pure form\nhelp: use opt.step")
+
+def _pure_step(p: Tensor, g: Tensor, buffer: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+    wide, momentum, decay = p.astype(buffer.dtype), group["momentum"], group["weight_decay"]
+    g = g.astype(buffer.dtype)
+    if not group["decoupled"]:
+        g = g + decay * wide
+    buffer = momentum * buffer + (1 - momentum) * g
+    u = (1 - momentum) * g + momentum * buffer if group["nesterov"] else buffer
+    matrix = u.reshape((p.shape[0], -1))
+    x = _iterate(matrix / C.sqrt(C.maximum((matrix * matrix).sum(), group["eps"] ** 2)), group)
+    if group["decoupled"]:
+        wide = wide - group["lr"] * decay * wide
+    return (wide - group["lr"] * _ratio(matrix, group) * x.reshape(p.shape)).astype(p.dtype), buffer
+
+
+def _ratio(matrix: Tensor, group: Group) -> float:
+    tall, wide = matrix.shape
+    return max(1.0, tall / wide) ** 0.5 if group["adjust_lr"] == "original" else 0.2 * max(tall, wide) ** 0.5
 
 
 def _orthogonal(x: Tensor, group: Group) -> Tensor:
     """Newton-Schulz: singular values of x move to about 1."""
+    return _iterate(x / max(C.optim_norm([x])[0], group["eps"]), group)
+
+
+def _iterate(x: Tensor, group: Group) -> Tensor:
     a, b, c = group["ns_coefficients"]
     flip = x.shape[0] > x.shape[1]
     if flip:
         x = x.T
-    x = x / max(C.optim_norm([x])[0], group["eps"])
     for _ in range(group["ns_steps"]):
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x

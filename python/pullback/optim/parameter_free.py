@@ -10,7 +10,7 @@ from .. import _core as C
 from .._core import GraphError, Tensor
 from .optimizer import RULES, Formats, Group, Optimizer, Params
 
-__all__ = ["LAMB", "AdagradNorm", "DoG", "LDoG", "NormalizedGD", "Prodigy", "ScheduleFreeAdamW", "TDoG", "UDoG"]
+__all__ = ["LAMB", "ADoG", "AdagradNorm", "DoG", "LDoG", "NormalizedGD", "Prodigy", "ScheduleFreeAdamW", "TDoG", "UDoG"]
 
 
 class DoG(Optimizer):
@@ -74,7 +74,8 @@ class DoG(Optimizer):
                 raise ValueError("averaged_parameters: no average is kept\nhelp: build the optimizer with average=True")
             for p in group["params"]:
                 kept = self._driver.get_state(p)
-                out.append(p.detach() if kept is None or kept[1][2] is None else kept[1][2])
+                at = RULES[self._rule(group)]["slots"].index("average")
+                out.append(p.detach() if kept is None or kept[1][at] is None else kept[1][at])
         return out
 
 
@@ -93,8 +94,9 @@ class LDoG(DoG):
 class TDoG(DoG):
     """Tamed DoG, whose iterates provably stay bounded: G is replaced by a larger G'.
 
-    G' = 8^4 log(60 log(6 t) / delta) (1 + log(1 + t L^2 / L_1^2))^2 (G_{t-1} + 16 L^2) with L the largest gradient norm
-    so far and L_1 the first. Keywords as in DoG, and delta, the probability that a bound fails. Default 0.01.
+    G' = (8^2 log(60 log(6 t) / delta) (1 + log(1 + t L^2 / L_1^2)))^2 (G_{t-1} + 16 L^2) with L the largest gradient
+    norm so far and L_1 the first. Steps are some thousand times shorter than those of DoG. Keywords as in DoG, and
+    delta, the probability that a bound fails. Default 0.01.
 
     >>> p = pb.tensor([3.0]); p.grad = pb.tensor([2.0])
     >>> pb.optim.TDoG([p], reps_rel=0.125).step()
@@ -104,6 +106,30 @@ class TDoG(DoG):
 
     _name = "tdog"
     _more: ClassVar[dict[str, float]] = {"delta": 0.01}
+
+
+class ADoG(DoG):
+    """Accelerated DoG with one gradient a step: two coupled sequences with the step size distance over gradients.
+
+    With r the greatest distance of w from the start p0 (reps_rel (1 + |p0|) at first) and a = max(1, sum of r / (2 r)):
+    G = G + a^2 |g|^2, eta = lr r / sqrt(G), y = p - eta g, w = w - a eta g; then r and a take in the new w, and
+    p = y + (w - y) / a. The gradient is that at p. Norms run over the whole model, w and p start at p0, and the state
+    holds the displacements from there. Keywords as in DoG, with its average of p; `decoupled` is refused. Kreisler,
+    Ivgi, Hinder and Carmon 2024, in the order of the authors' code.
+
+    >>> p = pb.tensor([3.0]); p.grad = pb.tensor([2.0])
+    >>> opt = pb.optim.ADoG([p], reps_rel=0.125, eps=0.0)
+    >>> opt.step()
+    >>> p.tolist()
+    [2.5]
+    """
+
+    _name = "adog"
+
+    def _rule(self, group: Group) -> str:
+        if group["decoupled"]:
+            raise ValueError("ADoG: weight decay cannot be decoupled\nhelp: leave decoupled out")
+        return super()._rule(group)
 
 
 class UDoG(Optimizer):

@@ -1,4 +1,4 @@
-"""Sign rules and variants of Adam: Lion and its family, Grams, the cautious one, diffGrad, AdEMAMix, OPT-AMSGrad."""
+"""Sign rules and variants of Adam: Lion and its family, Grams, the cautious one, diffGrad, AdEMAMix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Unpack
 
 from .optimizer import Formats, Group, Optimizer, Params
 
-__all__ = ["AdEMAMix", "CautiousAdamW", "DiffGrad", "Grams", "Lion", "OptAMSGrad"]
+__all__ = ["AdEMAMix", "CautiousAdamW", "DiffGrad", "Grams", "Lion"]
 
 _KAPPAS = ("l1", "huber", "hinge", "l2", "lp", "quad")
 
@@ -226,38 +226,3 @@ class AdEMAMix(Optimizer):
 
     def _rule(self, group: Group) -> str:
         return "ademamix"
-
-
-class OptAMSGrad(Optimizer):
-    """Optimistic AMSGrad: w steps by AMSGrad, and p goes one step further along a guess of the next gradient.
-
-    m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) (g - guess)^2, V = max(V, v), w = w - lr m / sqrt(V),
-    p = w - lr (beta1 m_old + (1 - beta1) g) / sqrt(V); the guess of the next gradient is g. Nothing is corrected.
-    Wang, Li and Li 2019.
-
-    Args:
-        params: tensors, (name, tensor) pairs, a dict of them, or a list of group dicts; None for the pure form only.
-        lr: step size, at least 0. Default 1e-3.
-        betas: decay rates of the two averages, each in [0, 1). Default (0.9, 0.999).
-        v0: V before the first step. Default 1e-8.
-        weight_decay: at least 0, default 0; added to the gradient, or with `decoupled` w = w - lr weight_decay p.
-
-    Raises:
-        ValueError: a keyword is out of its range, the list is empty or names a parameter twice.
-
-    >>> p = pb.tensor([1.0]); p.grad = pb.tensor([2.0])
-    >>> pb.optim.OptAMSGrad([p], lr=0.5, betas=(0.0, 0.0)).step()
-    >>> p.tolist()
-    [0.0]
-    """
-
-    def __init__(
-        self, params: Params = None, lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
-        v0: float = 1e-8, weight_decay: float = 0.0, decoupled: bool = False, **formats: Unpack[Formats],
-    ) -> None:  # fmt: skip
-        super().__init__(
-            params, lr=lr, betas=betas, v0=v0, weight_decay=weight_decay, decoupled=decoupled, formats=formats
-        )
-
-    def _rule(self, group: Group) -> str:
-        return "opt_amsgrad"
