@@ -115,8 +115,8 @@ def test_nan_and_infinity(name):
         "gelu_tanh": 0.0,
         "hardswish": 0.0,
         "softsign": None,
-            "silu_mul": None,
-            "gelu_mul": None,
+        "silu_mul": None,
+        "gelu_mul": None,
     }
     for dtype in ("float32", "float64"):
         got = op(name)(*[pb.asarray(a.astype(dtype)) for a in args]).numpy().astype(np.float64)
