@@ -10,11 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from code_cases import level_of  # noqa: E402
+
 import pullback as pb  # noqa: E402
 from pullback import _fused_activations as fused  # noqa: E402
 from pullback.torch import fewbit  # noqa: E402
-
-from code_cases import level_of  # noqa: E402
 
 MODULES = [
     (torch.nn.ReLU(), "relu", {}),
