@@ -13,6 +13,13 @@ PB_FN V middle(V d, V half) {
   return square(V(0.5) * (sqrt(max(d - half, V(0))) + sqrt(max(d + half, V(0)))));
 }
 
+// A call and not a loop: a loop inside the loop over elements keeps the compiler from vectorising it.
+template <class Act, Value V>
+PB_FN V newton_step(V x, V y) {
+  V slope = Act::template pull<V>(V(1), x), off = Act::template fwd<V>(x) - y;
+  return x - where(abs(slope) > V(1e-12), off / where(abs(slope) > V(1e-12), slope, V(1)), V(0));
+}
+
 template <class Act, class Fit, Value V>
 PB_FN V invert(V y, V side, V half) {
   constexpr double near = 0.35;
@@ -23,10 +30,7 @@ PB_FN V invert(V y, V side, V half) {
   V root = where(right, u, w);
   V at = where(right, Fit::right_near(min(u, V(near))), Fit::left_near(min(w, V(near))));
   V x = where(right, Fit::right_far(min(u, V(Fit::u_max))), Fit::left_far(w));
-  for (int step = 0; step < 2; step++) {
-    V slope = Act::template pull<V>(V(1), x), off = Act::template fwd<V>(x) - y;
-    x = x - where(abs(slope) > V(1e-12), off / where(abs(slope) > V(1e-12), slope, V(1)), V(0));
-  }
+  x = newton_step<Act>(newton_step<Act>(x, y), y);
   x = where(root < V(near), at, x);
   // Far right y is x; far left it has underflown.
   return where(right, where(u > V(Fit::u_max), y, x), where(y < V(0), x, y + V(-1000)));
@@ -211,13 +215,15 @@ PB_OP(HardswishInverse)
 struct TanhshrinkInverse : Inverse {
   static constexpr std::string_view name = "_tanhshrink_inverse", doc = "x from x - tanh(x).";
   template <Value V>
+  PB_FN static V step(V x, V a) {
+    V t = tanh(x);
+    return x - where(a > V(1e-4), (x - t - a) / max(t * t, V(1e-4)), V(0));
+  }
+  template <Value V>
   PB_FN static V fwd(V y, V, const ParamOf<V>&) {
     V whole = abs(y), a = min(whole, V(1e4)), cube = exp(log(max(V(3) * a, V(1e-30))) * V(1.0 / 3)), s = cube * cube;
     V x = where(a < V(0.6), cube * (V(1) + s * V(2.0 / 15)), a + tanh(a + V(0.9)));
-    for (int step = 0; step < 3; step++) {
-      V t = tanh(x), slope = t * t;
-      x = x - where(a > V(1e-4), (x - t - a) / max(slope, V(1e-4)), V(0));
-    }
+    x = step(step(step(x, a), a), a);
     x = where(whole > a, whole, x);
     return where(y < V(0), -x, x);
   }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from .. import _core as C
 from .._core import Tensor
 from .plans import Plan, plan, policy
-from .saving import saving
+from .scope import saving
 
 __all__ = ["Plan", "Report", "Row", "plan", "policy", "report", "saved_bytes", "saving", "stats"]
 
