@@ -437,6 +437,46 @@ CUSTOM = {
         S(lambda op, x: op(x, 0.4, rng=pb.random.Generator(5)), _mask_of_dropout, F(3, 4), batch=(0,), single=False),
         S(lambda op, x: op(x, 0.4, training=False), lambda x: x, F(2, 3)),
     ],
+    "bias_act_dropout": [
+        S(lambda op, x, b: op(x, b, "tanh"), lambda x, b: np.tanh(x + b), F(3, 4), F(4), batch=(0,)),
+        S(
+            lambda op, x, b: op(x, b, "tanh", 0.4, rng=pb.random.Generator(5)),
+            lambda x, b: _mask_of_dropout(np.tanh(x + b)),
+            F(3, 4),
+            F(4),
+            single=False,
+        ),
+    ],
+    "linear_act": [
+        S(
+            lambda op, x, w, b: op(x, w, b, "tanh"),
+            lambda x, w, b: np.tanh(x @ w.T + b),
+            F(3, 4),
+            F(2, 4),
+            F(2),
+            batch=(0,),
+        )
+    ],
+    "linear_cross_entropy": [
+        S(lambda op, x, w, t: op(x, w, t), lambda x, w, t: _cross(x @ w.T, t), F(3, 2), F(4, 2), _T3),
+        S(
+            lambda op, x, w, t: op(x, w, t, label_smoothing=0.2, reduction="none"),
+            lambda x, w, t: _cross(x @ w.T, t, smooth=0.2, reduction="none"),
+            F(3, 2),
+            F(4, 2),
+            _T3,
+        ),
+    ],
+    "add_rms_norm": [
+        S(
+            lambda op, x, r, w: op(x, r, w)[0],
+            lambda x, r, w: _normal(x + r, -1, 1e-6, False) * w,
+            F(2, 4),
+            F(2, 4),
+            F(4),
+        ),
+        S(lambda op, x, r: op(x, r)[1], lambda x, r: x + r, F(2, 4), F(2, 4)),
+    ],
     "stop_gradient": [S(lambda op, x: op(x), lambda x: x, F(2, 3), batch=(0,))],
     "max_pool2d": [
         S(lambda op, x: op(x, 2), lambda x: conv_refs.max_pool2d(x, 2), F(1, 2, 4, 4), batch=(0,)),

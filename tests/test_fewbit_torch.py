@@ -90,7 +90,7 @@ def test_convert_a_model() -> None:
     assert isinstance(model[1], fewbit.FewBit) and model[1] is model[3]
     assert "bits=3" in repr(model) and torch.allclose(model(x), before, atol=1e-5)
     found = gradient()
-    assert found @ exact / math.sqrt((found @ found) * (exact @ exact)) >= 0.999 and not np.array_equal(found, exact)
+    assert found @ exact / math.sqrt((found @ found) * (exact @ exact)) >= 0.998 and not np.array_equal(found, exact)
     fewbit.convert(model, bits=2)  # again, with another number of bits
     assert model[1].code.bits == 2 and type(model[1].original) is torch.nn.GELU
     fewbit.convert(model, bits=None)

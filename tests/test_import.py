@@ -34,7 +34,8 @@ def test_numpy_is_not_imported() -> None:
 
 def test_loaded_modules() -> None:
     program = "import sys, pullback; print(*sorted(m for m in sys.modules if m.startswith('pullback')))"
-    expected = "pullback pullback._array_api pullback._core pullback._functions pullback._tree pullback.transforms"
+    expected = "pullback pullback._array_api pullback._core pullback._functions pullback._fused pullback._tree"
+    expected += " pullback.transforms"
     assert output(program).split() == expected.split()
 
 
@@ -100,11 +101,12 @@ sum mean prod var std max min argmax argmin any all logsumexp norm cumulative_su
 softmax log_softmax layer_norm rms_norm group_norm batch_norm dropout scaled_dot_product_attention
 matmul tensordot einsum vecdot outer conv1d conv2d conv_transpose2d max_pool2d avg_pool2d adaptive_avg_pool2d
 embedding take take_along_axis scatter_add concat stack split unstack pad tile repeat roll
+bias_act_dropout linear_act silu_mul gelu_mul linear_cross_entropy add_rms_norm
 reshape permute_dims matrix_transpose expand_dims squeeze broadcast_to broadcast_arrays flip moveaxis flatten
 e pi inf nan newaxis finfo iinfo can_cast isdtype result_type astype
 grad value_and_grad vjp jvp hvp linearize jacobian hessian gradients checkpoint stop_gradient custom no_grad enable_grad
 detect_anomaly functional_call
-nn losses optim random data train io memory fewbit cuda testing profile
+nn losses optim random data train io memory cuda testing profile fewbit saving
 save load manual_seed set_num_threads get_num_threads get_include isa_level ops op
 """.split()
 #: Beyond API.md: what the layers stand on.

@@ -72,7 +72,10 @@ def main() -> None:
         w = np.sqrt(np.where(q < 0.5, -np.log1p(-q), np.log(y0 / yl)))
         ok_r, ok_l = u > 1e-4, w > 1e-4
         high = float(np.float32(y0))
-        print(f.__name__, f"x_min {x0:.17g}  y_min {y0:.17g} = {high!r} + {y0 - high:.9g}  u_max {u.max():.4g}  w_max {w.max():.4g}")
+        print(
+            f.__name__,
+            f"x_min {x0:.17g}  y_min {y0:.17g} = {high!r} + {y0 - high:.9g}  u_max {u.max():.4g}  w_max {w.max():.4g}",
+        )
         for name, t, x in (("right", u[ok_r], xr[ok_r]), ("left", w[ok_l], xl[ok_l])):
             for part, end, power in (("near", NEAR, 0.5), ("far", np.inf, 0.0)):
                 here = t <= end

@@ -63,10 +63,10 @@ Tensor backward(const Operand& dy, const Tensor& words, const std::shared_ptr<Co
   if (!is_float(g.dtype()) || g.dtype() == DType::F64)
     fail<DTypeError>("backward", "cotangents of codes are float32, bfloat16 or float16", "cast dy", g);
   if (words.dtype() != DType::U32 || !words.contiguous() || words.size() != code_words(g.size(), code->bits()))
-    fail<ShapeError>("backward",
-                     "the words do not fit " + std::to_string(g.size()) + " codes of " +
-                         std::to_string(code->bits()) + " bits",
-                     "dy has the shape of the coded x", g, words);
+    fail<ShapeError>(
+        "backward",
+        "the words do not fit " + std::to_string(g.size()) + " codes of " + std::to_string(code->bits()) + " bits",
+        "dy has the shape of the coded x", g, words);
   GradMode off(false);
   if (out.is_none()) return coded_pull(*code, words, g, g.dtype());
   Tensor r = target("backward", out, g.shape(), g.dtype());
@@ -87,7 +87,8 @@ CodeRef ask_python(const MapOp& op, const double* params, const Saving& s) {
   nb::dict names;
   for (int i = 0; i < op.nargs; i++) names[std::string(op.args[i].name).c_str()] = params[i];
   nb::object spec = s.code ? nb::borrow(static_cast<PyObject*>(const_cast<void*>(s.code.get()))) : nb::int_(s.bits);
-  nb::object made = nb::module_::import_("pullback.fewbit.codes").attr("_look_up")(std::string(op.name), names, spec, s.asked);
+  nb::object made =
+      nb::module_::import_("pullback.fewbit.codes").attr("_look_up")(std::string(op.name), names, spec, s.asked);
   return made.is_none() ? nullptr : CodeRef(nb::cast<std::shared_ptr<Code>>(made));
 }
 
@@ -144,7 +145,8 @@ void bind_codes(nb::module_& m) {
   m.def("fewbit_restore", &block_restore, nb::arg("words"), nb::arg("shape"), nb::arg("dtype"), nb::arg("bits"));
   m.def("fewbit_forward", &forward, nb::arg("name"), nb::arg("x"), nb::arg("code"), nb::arg("params") = nb::dict(),
         nb::arg("out").none() = nb::none(), nb::arg("rng").none() = nb::none());
-  m.def("fewbit_backward", &backward, nb::arg("dy"), nb::arg("words"), nb::arg("code"), nb::arg("out").none() = nb::none());
+  m.def("fewbit_backward", &backward, nb::arg("dy"), nb::arg("words"), nb::arg("code"),
+        nb::arg("out").none() = nb::none());
 }
 
 }  // namespace pb::py

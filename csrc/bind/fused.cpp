@@ -17,8 +17,7 @@ CrossEntropyOptions::Reduction reduction_of(std::string_view s) {
   if (s == "mean") return CrossEntropyOptions::Mean;
   if (s == "sum") return CrossEntropyOptions::Sum;
   if (s == "none") return CrossEntropyOptions::None;
-  fail<ValueError>("linear_cross_entropy", "unknown reduction '" + std::string(s) + "'",
-                   "use 'mean', 'sum' or 'none'");
+  fail<ValueError>("linear_cross_entropy", "unknown reduction '" + std::string(s) + "'", "use 'mean', 'sum' or 'none'");
 }
 
 }  // namespace
@@ -60,7 +59,9 @@ void bind_fused(nb::module_& m) {
       },
       nb::arg("x"), nb::arg("weight"), nb::arg("target"), nb::arg("bias").none(), nb::arg("ignore_index").none(),
       nb::arg("label_smoothing"), nb::arg("reduction"));
-  auto info = [](const char* name, const char* signature, const char* doc) { add_info({name, "Custom", signature, doc}); };
+  auto info = [](const char* name, const char* signature, const char* doc) {
+    add_info({name, "Custom", signature, doc});
+  };
   info("bias_act_dropout", "bias_act_dropout(x, bias, act, p=0.0, *, training=True, rng=None, saved=None)",
        "dropout(act(x + bias), p) in one pass.");
   info("linear_act", "linear_act(x, weight, bias, act, *, saved=None)", "act(linear(x, weight, bias)).");

@@ -278,7 +278,8 @@ nb::object callable_of(const MapOp& op) {
 void bind_map_op(nb::module_& m, const MapOp& op) { m.attr(std::string(op.name).c_str()) = callable_of(op); }
 
 void bind_ops(nb::module_& m) {
-  for (const MapOp* op : map_ops()) bind_map_op(m, *op);
+  for (const MapOp* op : map_ops())
+    if (!op->internal) bind_map_op(m, *op);
   bind_reductions(m);
   bind_compositions(m);
   m.def("ops", &table, "The registry: a list with one dict per op.");

@@ -30,7 +30,8 @@ Saving saving_from(PyObject* o, std::string_view op, bool choice, bool asked) {
     s.choice = SavedChoice::Code;
     s.bits = bits;
     Py_INCREF(o);
-    s.code = std::shared_ptr<const void>(o, [](const void* p) { Py_DECREF(const_cast<PyObject*>(static_cast<const PyObject*>(p))); });
+    s.code = std::shared_ptr<const void>(
+        o, [](const void* p) { Py_DECREF(const_cast<PyObject*>(static_cast<const PyObject*>(p))); });
   } else {
     fail<ValueError>(
         op,

@@ -32,8 +32,8 @@ inline void group_bytes(uint8_t* codes, const uint32_t* words, int bits) {
   for (int p = 0; p < bits; p++) v = _mm256_or_si256(v, _mm256_maskz_set1_epi8(__mmask32(words[p]), char(1 << p)));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), v);
 #elif defined(__AVX2__)
-  const __m256i byte_of_lane = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2,
-                                                3, 3, 3, 3, 3, 3, 3, 3);
+  const __m256i byte_of_lane =
+      _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
   const __m256i bit_of_lane = _mm256_set1_epi64x(int64_t(0x8040201008040201u));
   __m256i v = _mm256_setzero_si256();
   for (int p = 0; p < bits; p++) {
@@ -200,7 +200,7 @@ inline void decode(float* out, const float* g, const uint32_t* words, int64_t n,
   for (int j = 0; j < n - i; j++) out[i + j] = last[j];
 }
 
-inline constexpr CodeKernels kCodeTable = {&pack_codes,    &unpack_codes, &encode,    &encode_random,
-                                           &decode, &encode_row, &decode_row};
+inline constexpr CodeKernels kCodeTable = {&pack_codes, &unpack_codes, &encode,    &encode_random,
+                                           &decode,     &encode_row,   &decode_row};
 
 }  // namespace pb

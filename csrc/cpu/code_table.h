@@ -30,9 +30,10 @@ struct CodeTable {
 
 // Note [Blocks]
 // A row of numbers is cut into blocks of 64 along the last axis. With 8 bits a block keeps one bfloat16 step, and
-// steps -127 .. 127; with 4 bits a bfloat16 origin, which suits what is of one sign, and a step, and steps 0 .. 15: 8.25
-// and 4.5 bits a number. A number goes to one of the two grid points beside it at random, so that its mean is itself; the
-// step is rounded up, so none lies outside the grid. A block with inf, NaN or numbers from 2^126 on reads back as NaN.
+// steps -127 .. 127; with 4 bits a bfloat16 origin, which suits what is of one sign, and a step, and steps 0 ..
+// 15: 8.25 and 4.5 bits a number. A number goes to one of the two grid points beside it at random, so that its mean is
+// itself; the step is rounded up, so none lies outside the grid. A block with inf, NaN or numbers from 2^126 on reads
+// back as NaN.
 inline constexpr int kBlock = 64;
 inline constexpr int block_heads(int bits) { return bits == 8 ? 1 : 2; }
 // Bytes of a row of n numbers, even, so that the heads of the next row are aligned.

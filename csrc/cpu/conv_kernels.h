@@ -24,7 +24,15 @@ inline int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-enum Slots { kPanels, kOffsets, kPartials, kPlanes, kWide, kTurned, kCopied };  // scratch of the caller, then of each thread
+enum Slots {
+  kPanels,
+  kOffsets,
+  kPartials,
+  kPlanes,
+  kWide,
+  kTurned,
+  kCopied
+};  // scratch of the caller, then of each thread
 template <class T>
 T* scratch(Slots slot, int64_t n) {
   return static_cast<T*>(pb_scratch(slot, size_t(n) * sizeof(T)));

@@ -253,9 +253,9 @@ struct Positions {
 };
 
 // Note [Small planes]
-// On a plane of 7x7 or 14x14 the surplus columns of a grid and the unfilled last tile cost a quarter or an eighth of the
-// work. With enough output channels it pays to copy the useful positions of several images side by side, one block of
-// k at a time, and to read the tiles from there.
+// On a plane of 7x7 or 14x14 the surplus columns of a grid and the unfilled last tile cost a quarter or an eighth of
+// the work. With enough output channels it pays to copy the useful positions of several images side by side, one block
+// of k at a time, and to read the tiles from there.
 template <class S>
 constexpr int64_t kCopiedCols = 1280 / int64_t(sizeof(S));  // with kDepth steps of k, half of a second-level cache
 template <class S>

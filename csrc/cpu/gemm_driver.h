@@ -33,92 +33,98 @@ struct Product {
   LoadB load_b;
   Store store;
   Plan plan;
-  S *shared = nullptr, *own = nullptr;     // two panels; the packed blocks of each thread
-  int64_t shared_size = 0, own_size = 0;   // of one
-  int64_t joined = 0, claimed = 0;         // threads, tasks
+  S *shared = nullptr, *own = nullptr;       // two panels; the packed blocks of each thread
+  int64_t shared_size = 0, own_size = 0;     // of one
+  int64_t joined = 0, claimed = 0;           // threads, tasks
   int64_t packed[2] = {}, computed[2] = {};  // pieces and tasks that are done, of even and of odd panels
 
   static Strips rows(int64_t i, int64_t m) { return {i, m, kMaxRows, kPitch, true}; }
   static Strips columns(int64_t j, int64_t n) { return {j, n, kCols, kCols, false}; }
 
-  // A part of c: rows i of a, columns j of b, steps [k0, k1), at most those of one panel.
+  // A part of c: rows i of a, columns j of b, steps [k0, k1), at most those of one panel, which may come packed.
   struct Part {
     int64_t batch, i, m, j, n, k0, k1;
+    const S *packed_a, *packed_b;
   };
   static constexpr int64_t kLine = 64 / int64_t(sizeof(S));
   static void fetch(TileArgs<S>& t, const S* from, int64_t step) {
     t.ahead = from;
     t.ahead_step = step * int64_t(sizeof(S));
   }
-  // Tile `number` since the last packing fetches a part of what the next one will read.
-  void fetch_group(TileArgs<S>& t, const LoadB& b, const Part& r, const Strips& sb, int64_t group, int64_t number,
-                   int64_t k0, int64_t k) const {
-    if (group * kGroup >= sb.count) {
-      group = 0, k0 += k;
+  // What the tile of strip q of a and strip s of b fetches meanwhile: the next strip of a packed b, a packed a that is
+  // met for the first time, or what the next packing of b will read.
+  void look_ahead(TileArgs<S>& t, const LoadB& b, const Part& r, const Strips& sb, int64_t s, int64_t q, int64_t count,
+                  int64_t k0) const {
+    fetch(t, t.b, t.b_step);  // nothing
+    if (r.packed_b && s + 1 < sb.count && q * kLine < kCols)
+      return fetch(t, t.b + t.k * kCols + q * t.k * kLine, kLine);
+    if (r.packed_a && s == 0) fetch(t, t.a + t.k * kPitch, kLine);
+    if constexpr (LoadB::dense) {
+      if (r.packed_b || plan.direct_b) return;
+      int64_t next = (s / kGroup + 1) * kGroup, part = (s % kGroup * count + q) * kLine;
+      if (next >= sb.count) next = 0, k0 += t.k;
       if (k0 >= r.k1) return;
+      int64_t j = r.j + sb.begin(next);
+      if (b.along_lines() && part < kGroup * kCols) fetch(t, b.direct(j + part, k0), g.b_row);
+      if (!b.along_lines() && b.along_steps() && part < t.k) fetch(t, b.direct(j, k0 + part), g.b_col);
     }
-    int64_t j = r.j + sb.begin(group * kGroup), at = number * kLine;
-    if (b.along_lines() && at < kGroup * kCols) fetch(t, b.direct(j + at, k0), g.b_row);
-    if (!b.along_lines() && b.along_steps() && at < k) fetch(t, b.direct(j, k0 + at), g.b_col);
+  }
+  // Strip s of b for the block of k at k0: in a packed panel, in place, or packed into `space` with its group.
+  void place_b(TileArgs<S>& t, const LoadB& b, const Part& r, const Strips& sb, int64_t s, int64_t k0, S* space) const {
+    S* at = space + s % kGroup * t.k * kCols;
+    t.width = sb.width(s);
+    t.b = r.packed_b ? r.packed_b + ((k0 - r.k0) * sb.count + s * t.k) * kCols : at;
+    t.b_step = kCols;
+    if (r.packed_b) return;
+    bool direct = plan.direct_b && t.width % kLane == 0;
+    if constexpr (LoadB::dense)
+      if (direct) t.b = b.direct(r.j + sb.begin(s), k0), t.b_step = g.b_row;
+    if (!direct && (s % kGroup == 0 || plan.direct_b))
+      pack(at, t.k * kCols, b, k0, t.k, sb, s, plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
   }
 
-  // For each block of k: a is packed whole and b in groups of strips, unless they come packed; each strip of b meets all
-  // strips of a. What is used once or twice and lies well is read in place.
-  void block(const Part& r, const S* packed_a, const S* packed_b, S* space) const {
+  // For each block of k: a is packed whole and b in groups of strips, unless they come packed; each strip of b meets
+  // all strips of a. What is used once or twice and lies well is read in place.
+  void block(const Part& r, S* space) const {
     Strips sa = rows(r.i, r.m), sb = columns(r.j, r.n);
     LoadA a = load_a.batch(r.batch);
     LoadB b = load_b.batch(r.batch);
-    bool direct_a = false;
-    if constexpr (LoadA::dense) direct_a = !packed_a && a.along_lines() && r.n <= 2 * kCols;
+    bool direct_a = false, in_rows = false;
+    if constexpr (LoadA::dense) {
+      in_rows = !r.packed_a && a.along_steps() && r.n <= kRowsColumns && g.a_row * int64_t(sizeof(S)) <= kRowsStride;
+      direct_a = in_rows || (!r.packed_a && a.along_lines() && r.n <= 2 * kCols);
+    }
     S* c = static_cast<S*>(g.c) + r.batch * g.c_batch;
+    TileArgs<S> t{};
+    t.a_row = in_rows ? g.a_row : 1;
+    t.a_step = direct_a ? g.a_col : kPitch;
+    t.c_row = g.c_row;
     for (int64_t k0 = r.k0; k0 < r.k1; k0 += plan.depth) {
-      int64_t k = at_most(plan.depth, r.k1 - k0);
-      const S* pa = packed_a ? packed_a + (k0 - r.k0) * sa.count * kPitch : space;
-      S* pb = space;
-      if (!packed_a && !direct_a) {
-        pack(space, k * kPitch, a, k0, k, sa, 0, sa.count);
-        pb += sa.count * kPitch * k;
-      }
-      TileArgs<S> t{};
-      t.k = k;
-      t.a_step = direct_a ? g.a_col : kPitch;
-      t.c_row = g.c_row;
+      t.k = at_most(plan.depth, r.k1 - k0);
       t.add = g.accumulate || k0 > 0;
+      const S* pa = r.packed_a ? r.packed_a + (k0 - r.k0) * sa.count * kPitch : space;
+      bool packs_a = !r.packed_a && !direct_a;
+      if (packs_a) pack(space, t.k * kPitch, a, k0, t.k, sa, 0, sa.count);
       for (int64_t s = 0; s < sb.count; s++) {
+        place_b(t, b, r, sb, s, k0, packs_a ? space + sa.count * kPitch * t.k : space);
         int64_t j = r.j + sb.begin(s);
-        t.width = sb.width(s);
-        t.b = packed_b ? packed_b + ((k0 - r.k0) * sb.count + s * k) * kCols : pb + s % kGroup * k * kCols;
-        t.b_step = kCols;
-        if (plan.direct_b && t.width % kLane == 0) {
-          if constexpr (LoadB::dense) t.b = b.direct(j, k0), t.b_step = g.b_row;
-        } else if (!packed_b && (s % kGroup == 0 || plan.direct_b)) {
-          pack(pb + s % kGroup * k * kCols, k * kCols, b, k0, k, sb, s,
-               plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
-        }
-        auto& tiles = kTiles<S>.fn[ceil_div(t.width, kLane) - 1];
+        auto& tiles = kTiles<S>.fn[in_rows][ceil_div(t.width, kLane) - 1];
         for (int64_t q = 0; q < sa.count; q++) {
           int64_t i = r.i + sa.begin(q), h = sa.width(q);
-          t.a = pa + q * k * kPitch;
+          t.a = pa + q * t.k * kPitch;
           if constexpr (LoadA::dense)
             if (direct_a) t.a = a.direct(i, k0);
           t.c = c + i * g.c_row + j;
-          if (packed_b && s + 1 < sb.count && q * kLine < kCols)
-            fetch(t, t.b + k * kCols + q * k * kLine, kLine);
-          else if (packed_a && s == 0)
-            fetch(t, t.a + k * kPitch, kLine);
-          else
-            fetch(t, t.b, t.b_step);
-          if constexpr (LoadB::dense)
-            if (!packed_b && !plan.direct_b) fetch_group(t, b, r, sb, s / kGroup + 1, s % kGroup * sa.count + q, k0, k);
+          look_ahead(t, b, r, sb, s, q, sa.count, k0);
           tiles[h - 1](t);
-          if (k0 + k == g.k) finish(t.c, g.c_row, h, t.width, j, store);
+          if (k0 + t.k == g.k) finish(t.c, g.c_row, h, t.width, j, store);
         }
       }
     }
   }
 
-  // Packing task `piece` of a panel: a part of one block of k. Where lines are neighbours it is some steps of all strips,
-  // so that memory is read in long runs, otherwise all steps of some strips.
+  // Packing task `piece` of a panel: a part of one block of k. Where lines are neighbours it is some steps of all
+  // strips, so that memory is read in long runs, otherwise all steps of some strips.
   template <class Load>
   void pack_piece(S* to, const Load& load, const Strips& t, int64_t piece, int64_t k0, int64_t k1) const {
     int64_t groups = ceil_div(plan.strips, plan.piece), at = piece / groups * plan.depth, part = piece % groups;
@@ -133,12 +139,12 @@ struct Product {
     }
   }
 
-  // Tasks are numbered panel after panel, and in each the pieces before the parts of c. Two panels are in memory: a piece
-  // waits for the parts that read its memory two panels ago, a part for the pieces of its panel.
+  // Tasks are numbered panel after panel, and in each the pieces before the parts of c. Two panels are in memory: a
+  // piece waits for the parts that read its memory two panels ago, a part for the pieces of its panel.
   void task(int64_t index, S* space) {
     int64_t q = index / (plan.pieces + plan.tasks), at = index % (plan.pieces + plan.tasks), half = q & 1;
     int64_t first = q / plan.deeps % plan.panels * plan.panel, k0 = q % plan.deeps * plan.deep;
-    Part r{q / plan.deeps / plan.panels, 0, g.m, 0, g.n, k0, at_most(k0 + plan.deep, g.k)};
+    Part r{q / plan.deeps / plan.panels, 0, g.m, 0, g.n, k0, at_most(k0 + plan.deep, g.k), nullptr, nullptr};
     int64_t count = at_most(plan.panel, (plan.by_rows ? g.n : g.m) - first);
     S* panel = plan.shared ? shared + half * shared_size : nullptr;
     if (at < plan.pieces) {
@@ -156,12 +162,13 @@ struct Product {
     if (plan.by_rows) {
       r.i = begin, r.m = lines;
       r.j = first, r.n = count;
-      if (lines) block(r, nullptr, panel, space);
+      r.packed_b = panel;
     } else {
       r.i = first, r.m = count;
       r.j = begin, r.n = lines;
-      if (lines) block(r, panel, nullptr, space);
+      r.packed_a = panel;
     }
+    if (lines) block(r, space);
     __atomic_fetch_add(&computed[half], 1, __ATOMIC_RELEASE);
   }
   int64_t all_tasks() const { return g.batch * plan.panels * plan.deeps * (plan.pieces + plan.tasks); }

@@ -160,7 +160,8 @@ void copy_steps(S* to, int64_t pitch, const Load& load, int64_t i, int64_t width
 
 // The same for strips [s0, s1) of N blocks each, step after step: memory is read in long runs.
 template <int N, class S, class Load>
-void copy_whole(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
+void copy_whole(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0,
+                int64_t s1) {
   constexpr int T = kBlock<S>;
   for (int64_t p = 0; p < k; p++) {
     auto from = load.step(k0 + p);
@@ -176,7 +177,8 @@ void copy_whole(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, 
 // Neighbours along the lines. Strips that are not full go sixteen steps at a time, so that a line of memory which two
 // of them share is read once.
 template <class S, class Load>
-void pack_copy(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
+void pack_copy(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0,
+               int64_t s1) {
   constexpr int T = kBlock<S>;
   if (t.step == t.pitch) {
     int64_t full = at_most(s1, t.lines / t.step);
@@ -201,10 +203,18 @@ void pack_copy(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, c
           for (int64_t q = 0; q < steps; q++)
             for (int64_t x = 0; x < width; x++) to[q * t.pitch + x] = load.at(i + x, k0 + p + q);
           break;
-        case 1: copy_steps<1>(to, t.pitch, load, i, width, k0 + p, steps); break;
-        case 2: copy_steps<2>(to, t.pitch, load, i, width, k0 + p, steps); break;
-        case 3: copy_steps<3>(to, t.pitch, load, i, width, k0 + p, steps); break;
-        default: copy_steps<4>(to, t.pitch, load, i, width, k0 + p, steps); break;
+        case 1:
+          copy_steps<1>(to, t.pitch, load, i, width, k0 + p, steps);
+          break;
+        case 2:
+          copy_steps<2>(to, t.pitch, load, i, width, k0 + p, steps);
+          break;
+        case 3:
+          copy_steps<3>(to, t.pitch, load, i, width, k0 + p, steps);
+          break;
+        default:
+          copy_steps<4>(to, t.pitch, load, i, width, k0 + p, steps);
+          break;
       }
     }
   }

@@ -39,13 +39,14 @@ void store_vector(S* p, typename VectorOf<S>::type v) {
   *reinterpret_cast<typename VectorOf<S>::unaligned*>(p) = v;
 }
 
-// a: R elements per step of k, b: NV vectors per step. `width` columns of c are written, added to what is there if
+// a: R elements per step of k, either neighbours (packed; a_row is 1) or where they lie in rows (a_step is 1). b: NV
+// vectors per step. `width` columns of c are written, added to what is there if
 // `add`. At each step the memory at `ahead` is fetched: what a later
 // tile or the packing for it reads.
 template <class S>
 struct TileArgs {
   const S* a;
-  int64_t a_step;
+  int64_t a_row, a_step;
   const S* b;
   int64_t b_step;
   int64_t k;
@@ -57,7 +58,24 @@ struct TileArgs {
   int64_t ahead_step;  // in bytes
 };
 
-template <class S, int R, int NV>
+// Element r of a, three rows to a pointer: x86 addresses reach no further without another register.
+template <class S, int R, bool InRows>
+struct RowPointers {
+  static constexpr int kCount = InRows ? (R + 2) / 3 : 1;
+  const S* p[kCount];
+  int64_t row, step;
+  explicit RowPointers(const TileArgs<S>& t) : row(t.a_row), step(t.a_step) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; i++) p[i] = t.a + 3 * i * row;
+  }
+  S at(int r) const { return InRows ? p[r / 3][r % 3 * row] : p[0][r]; }
+  void next() {
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; i++) p[i] += InRows ? 1 : step;
+  }
+};
+
+template <class S, int R, int NV, bool InRows>
 void tile(const TileArgs<S>& t) {
   using V = typename VectorOf<S>::type;
   constexpr int L = kLanes<S>;
@@ -69,7 +87,8 @@ void tile(const TileArgs<S>& t) {
       acc[i][j] = V{};
       __builtin_prefetch(t.c + i * t.c_row + j * L, 1);
     }
-  const S *a = t.a, *b = t.b;
+  RowPointers<S, R, InRows> a(t);
+  const S* b = t.b;
   auto* ahead = static_cast<const char*>(t.ahead);
   for (int64_t p = t.k; p > 0; p--) {
     V row[NV];
@@ -77,13 +96,13 @@ void tile(const TileArgs<S>& t) {
     for (int j = 0; j < NV; j++) row[j] = load_vector(b + j * L);
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++) {
-      V x = a[i] - V{};  // the same element in every lane
+      V x = a.at(i) - V{};  // the same element in every lane
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) acc[i][j] += x * row[j];
     }
     __builtin_prefetch(ahead, 0, 2);
     ahead += t.ahead_step;
-    a += t.a_step;
+    a.next();
     b += t.b_step;
   }
   if (t.width == NV * L) {
@@ -107,14 +126,15 @@ void tile(const TileArgs<S>& t) {
   }
 }
 
-// kTiles<S>.fn[v][r]: the tile of r + 1 rows and v + 1 vectors.
+// kTiles<S>.fn[l][v][r]: the tile of r + 1 rows and v + 1 vectors, a packed (l = 0) or in rows (l = 1).
 template <class S>
 struct TileTable {
-  void (*fn[kMaxVectors][kMaxRows])(const TileArgs<S>&);
+  void (*fn[2][kMaxVectors][kMaxRows])(const TileArgs<S>&);
 };
 template <class S, size_t... R>
 constexpr TileTable<S> tile_table(std::index_sequence<R...>) {
-  return {{{&tile<S, int(R) + 1, 1>...}, {&tile<S, int(R) + 1, 2>...}}};
+  return {{{{&tile<S, int(R) + 1, 1, false>...}, {&tile<S, int(R) + 1, 2, false>...}},
+           {{&tile<S, int(R) + 1, 1, true>...}, {&tile<S, int(R) + 1, 2, true>...}}}};
 }
 template <class S>
 inline constexpr TileTable<S> kTiles = tile_table<S>(std::make_index_sequence<kMaxRows>{});

@@ -4,6 +4,7 @@
 #include "cpu/row_table.h"
 #include "cpu/stream.h"
 #include "families/row_op.h"
+#include "value/half.h"
 
 namespace pb {
 
@@ -114,9 +115,38 @@ class RowSink {
   bool odd_ = false;
 };
 
+// n 16-bit floats at `p` from element `at` on, as floats in `to`.
+inline const float* widen(Half type, const void* p, int64_t at, int64_t n, float* to) {
+  const uint16_t* h = static_cast<const uint16_t*>(p) + at;
+  if (type == Half::BFloat16)
+    for (int64_t i = 0; i < n; i++) to[i] = bf16_to_float(h[i]);
+  else
+    for (int64_t i = 0; i < n; i++) to[i] = f16_to_float(h[i]);
+  return to;
+}
+inline void narrow(Half type, void* p, int64_t at, int64_t n, const float* from) {
+  uint16_t* h = static_cast<uint16_t*>(p) + at;
+  if (type == Half::BFloat16)
+    for (int64_t i = 0; i < n; i++) h[i] = float_to_bf16(from[i]);
+  else
+    for (int64_t i = 0; i < n; i++) h[i] = float_to_f16(from[i]);
+}
+
 template <class Op, class S>
 struct RowJob {
   const RowCall& call;
+
+  // A row of input j, widened into the j-th of three rows of scratch memory.
+  PB_FN const S* input(int j, int64_t r) const {
+    if constexpr (std::is_same_v<S, float>)
+      if (call.half[j] != Half::None) return widen(call.half[j], call.x[j], r * call.n, call.n, scratch_row(j));
+    return static_cast<const S*>(call.x[j]) + r * call.n;
+  }
+  // Rows that the sink may stream: narrowed ones go straight out.
+  int64_t sunk_rows() const { return call.half_out == Half::None ? call.rows : 0; }
+  float* scratch_row(int j) const {
+    return static_cast<float*>(pb_scratch(7, size_t(3 * call.n) * sizeof(float))) + j * call.n;
+  }
 
   struct Pointers {
     const S *x0, *x1, *c0, *c1;
@@ -150,9 +180,10 @@ struct RowJob {
 
   PB_FN void row(int64_t r, RowSink<S>& sink, S* sum0, S* sum1) const {
     int64_t n = call.n;
-    Pointers p{static_cast<const S*>(call.x[0]) + r * n, nullptr, static_cast<const S*>(call.c[0]),
-               static_cast<const S*>(call.c[1]), sink.row(r)};
-    if constexpr (Op::inputs > 1) p.x1 = static_cast<const S*>(call.x[1]) + r * n;
+    Pointers p{input(0, r), nullptr, static_cast<const S*>(call.c[0]), static_cast<const S*>(call.c[1]), nullptr};
+    if constexpr (std::is_same_v<S, float>) p.y = call.half_out == Half::None ? sink.row(r) : scratch_row(2);
+    if constexpr (!std::is_same_v<S, float>) p.y = sink.row(r);
+    if constexpr (Op::inputs > 1) p.x1 = input(1, r);
     At<S> e{};
     e.n = S(n);
     e.k = S(call.k);
@@ -161,6 +192,8 @@ struct RowJob {
     for (int i = 0; i < kStats<Op>; i++)
       if (call.stat[i]) static_cast<S*>(call.stat[i])[r] = e.s[Op::stats[i]];
     write(p, e, n, sum0, sum1);
+    if constexpr (std::is_same_v<S, float>)
+      if (call.half_out != Half::None) narrow(call.half_out, call.out, r * n, n, p.y);
   }
 
   static PB_FN void write(const Pointers& p, const At<S>& row, int64_t n, S* sum0, S* sum1) {
@@ -186,13 +219,13 @@ struct RowJob {
 
   static void rows(void* ctx, int64_t begin, int64_t end) {
     const RowJob& j = *static_cast<RowJob*>(ctx);
-    RowSink<S> sink(j.call.out, j.call.rows, j.call.n);
+    RowSink<S> sink(j.call.out, j.sunk_rows(), j.call.n);
     for (int64_t r = begin; r < end; r++) j.row(r, sink, nullptr, nullptr);
   }
   static void blocks(void* ctx, int64_t begin, int64_t end) {
     const RowJob& j = *static_cast<RowJob*>(ctx);
     int64_t n = j.call.n;
-    RowSink<S> sink(j.call.out, j.call.rows, n);
+    RowSink<S> sink(j.call.out, j.sunk_rows(), n);
     for (int64_t b = begin; b < end; b++) {
       S* sum[2] = {};
       for (int i = 0; i < Op::sums; i++) {

@@ -4,7 +4,9 @@
 
 namespace pb {
 
-// One call of a row op; unused pointers are null.
+enum class Half : uint8_t { None, BFloat16, Float16 };
+
+// One call of a row op; unused pointers are null. Arrays of 16-bit floats are widened and narrowed row by row.
 struct RowCall {
   int64_t rows, n;
   const void* x[2];      // (rows, n)
@@ -15,6 +17,7 @@ struct RowCall {
   void* column[2];       // (blocks, n): partial column sums of blocks of block_rows rows
   int64_t block_rows;
   double k;
+  Half half[2], half_out;  // of x and out; None is the compute type
 };
 
 // loss[r] = sum over c of q[r, c] * (lse[r] - x[r, c]), with q[r, c] = w[c] * (hit at the target + even).

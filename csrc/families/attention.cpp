@@ -184,8 +184,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
                      "0 means no dropout");
   int bits = operand_bits("scaled_dot_product_attention", o.saved);
   double scale = o.has_scale ? o.scale : width ? 1 / std::sqrt(double(width)) : 1;
-  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) 
-    return blocked_attention(q, k, v, scale, o.causal, bits);
+  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) return blocked_attention(q, k, v, scale, o.causal, bits);
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
   if (bool(mask) && mask.dtype() == DType::Bool)

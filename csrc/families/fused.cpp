@@ -102,17 +102,16 @@ void backward_tile(const Pass& p, Tile& t, int64_t at, int64_t n) {
 
 template <void (*Body)(const Pass&, Tile&, int64_t, int64_t)>
 void run(const Pass& p) {
-  pb_parallel_for(
-      (p.size + kTile - 1) / kTile, kGrain / kTile,
-      [](void* ctx, int64_t begin, int64_t end) {
-        const Pass& p = *static_cast<const Pass*>(ctx);
-        Tile tile;
-        for (int64_t i = begin; i < end; i++) {
-          int64_t at = i * kTile, n = p.size - at < kTile ? p.size - at : kTile;
-          Body(p, tile, at, n);
-        }
-      },
-      const_cast<Pass*>(&p));
+  pb_parallel_for((p.size + kTile - 1) / kTile, kGrain / kTile,
+                  [](void* ctx, int64_t begin, int64_t end) {
+                    const Pass& p = *static_cast<const Pass*>(ctx);
+                    Tile tile;
+                    for (int64_t i = begin; i < end; i++) {
+                      int64_t at = i * kTile, n = p.size - at < kTile ? p.size - at : kTile;
+                      Body(p, tile, at, n);
+                    }
+                  },
+                  const_cast<Pass*>(&p));
 }
 
 // The definition, of recorded ops, with the same random numbers.

@@ -17,8 +17,9 @@ Tensor linear_act(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 // op(a, b) of a gated product (silu_mul, gelu_mul). With bits 4 or 8 (-1: exactly, 0: as pb.saving says) both halves
 // are kept in blocks.
 Tensor gated(const MapOp& op, const Tensor& a, const Tensor& b, int bits);
-// cross_entropy(linear(x, weight, bias), target, o) for classes as integers. The logits exist a block of rows at a time;
-// the gradients are written in the forward pass and kept, unless o.reduction is None: then they are made in backward.
+// cross_entropy(linear(x, weight, bias), target, o) for classes as integers. The logits exist a block of rows at a
+// time; the gradients are written in the forward pass and kept, unless o.reduction is None: then they are made in
+// backward.
 Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& target,
                             const CrossEntropyOptions& o);
 

@@ -31,9 +31,9 @@ inline const Saving kKeepInput{SavedChoice::Input, 0, {}, false};
 // What holds in this thread outside of calls.
 struct SavingState {
   Saving saving, policy;
-  int inputs = 0;  // bits of block-quantised inputs of Linear, Conv and attention: 0 (exact), 4 or 8
+  int inputs = 0;         // bits of block-quantised inputs of Linear, Conv and attention: 0 (exact), 4 or 8
   int policy_inputs = 0;  // the same, from the policy
-  int order = 1;   // of the derivatives that `.backward` will be asked for
+  int order = 1;          // of the derivatives that `.backward` will be asked for
 };
 SavingState& saving_state();
 

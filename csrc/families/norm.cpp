@@ -8,11 +8,6 @@ namespace pb {
 
 namespace {
 
-// A result of the kernel in the caller's type, outside the graph.
-Tensor narrowed(const Tensor& t, DType dtype) {
-  GradMode off(false);
-  return cast(t, dtype);
-}
 Tensor times(const Tensor& x, const Tensor& weight) { return weight ? x * weight : x; }
 Tensor plus(const Tensor& x, const Tensor& bias) { return bias ? x + bias : x; }
 
@@ -35,7 +30,8 @@ void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p)
   Tensor x = s[0], w = s[1], g = a.g[0];
   bool sums = a.need(1) || a.need(2);
   if (plain_pull(g, x, w)) {
-    RowResult r = row_run<LayerNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[3], s[4]}, 0, sums);
+    RowResult r = row_run<LayerNormPull>({rows_of(g, p.compute), rows_of(x, p.compute)}, {row_scale(w, x, p.compute)},
+                                         {s[3], s[4]}, 0, sums, x.dtype());
     if (a.need(0)) a.gin[0] = like(r.y, x);
     if (a.need(1)) a.gin[1] = like(r.column[0], w);
     if (a.need(2)) a.gin[2] = like(r.column[1], s[2]);
@@ -51,8 +47,9 @@ void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p)
   if (a.need(2)) a.gin[2] = like(sum_rows(wide_g), s[2]);
 }
 
-RowResult layer_norm_run(const Tensor& x, const Tensor& w, const Tensor& b, double eps, DType dtype) {
-  return row_run<LayerNorm>({plain(x, dtype)}, {row_scale(w, x, dtype), row_shift(b, x, dtype)}, {}, eps);
+RowResult layer_norm_run(const Tensor& x, const Tensor& w, const Tensor& b, double eps, Precision p) {
+  return row_run<LayerNorm>({rows_of(x, p.compute)}, {row_scale(w, x, p.compute), row_shift(b, x, p.compute)}, {}, eps,
+                            false, p.result);
 }
 
 Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double eps, Precision p) {
@@ -63,14 +60,14 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double
   if (has_tangent(x) || has_tangent(w) || has_tangent(b))
     return cast(row_graph<LayerNorm>({wx}, {row_scale(ww, x, p.compute), row_shift(wb, x, p.compute)}, {}, eps),
                 p.result);
-  RowResult r = layer_norm_run(x, w, b, eps, p.compute);
-  Tensor y = narrowed(r.y, p.result);
+  RowResult r = layer_norm_run(x, w, b, eps, p);
+  Tensor y = r.y;
   if (!any_wants(x, w, b)) return y;
   record_rebuilt(
-      "layer_norm", {x, w, b}, y, {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
+      "layer_norm", {x, w, b}, y,
+      {saved_whole(x, operand_bits("layer_norm", 0)), Saved(w), Saved(b), Saved(r.stat[0]), Saved(r.stat[1])},
       [eps, p](const Slots& s, const PullArgs& a) { layer_norm_pull(s, a, eps, p); },
-      [eps, p](const Slots& s) { return narrowed(layer_norm_run(s[0], s[1], s[2], eps, p.compute).y, p.result); },
-      kRebuildsForProducts);
+      [eps, p](const Slots& s) { return layer_norm_run(s[0], s[1], s[2], eps, p).y; }, kRebuildsForProducts);
   return y;
 }
 
@@ -78,7 +75,8 @@ Tensor layer_norm_rows(const Tensor& x, const Tensor& w, const Tensor& b, double
 void rms_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   Tensor x = s[0], w = s[1], g = a.g[0];
   if (plain_pull(g, x, w)) {
-    RowResult r = row_run<RmsNormPull>({plain(g, p.compute), x}, {row_scale(w, x, p.compute)}, {s[2]}, 0, a.need(1));
+    RowResult r = row_run<RmsNormPull>({rows_of(g, p.compute), rows_of(x, p.compute)}, {row_scale(w, x, p.compute)},
+                                       {s[2]}, 0, a.need(1), x.dtype());
     if (a.need(0)) a.gin[0] = like(r.y, x);
     if (a.need(1)) a.gin[1] = like(r.column[0], w);
     return;
@@ -91,8 +89,8 @@ void rms_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   if (a.need(1)) a.gin[1] = like(sum_rows(RmsNormPull::column<0>(e)), w);
 }
 
-RowResult rms_norm_run(const Tensor& x, const Tensor& w, double eps, DType dtype) {
-  return row_run<RmsNorm>({plain(x, dtype)}, {row_scale(w, x, dtype)}, {}, eps);
+RowResult rms_norm_run(const Tensor& x, const Tensor& w, double eps, Precision p) {
+  return row_run<RmsNorm>({rows_of(x, p.compute)}, {row_scale(w, x, p.compute)}, {}, eps, false, p.result);
 }
 
 Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps, Precision p) {
@@ -101,14 +99,13 @@ Tensor rms_norm_rows(const Tensor& x, const Tensor& w, double eps, Precision p) 
   if (x.size() == 0) return cast(times(wx, ww), p.result);
   if (has_tangent(x) || has_tangent(w))
     return cast(row_graph<RmsNorm>({wx}, {row_scale(ww, x, p.compute)}, {}, eps), p.result);
-  RowResult r = rms_norm_run(x, w, eps, p.compute);
-  Tensor y = narrowed(r.y, p.result);
+  RowResult r = rms_norm_run(x, w, eps, p);
+  Tensor y = r.y;
   if (!any_wants(x, w)) return y;
   record_rebuilt(
       "rms_norm", {x, w}, y, {saved_whole(x, operand_bits("rms_norm", 0)), Saved(w), Saved(r.stat[0])},
       [eps, p](const Slots& s, const PullArgs& a) { rms_norm_pull(s, a, eps, p); },
-      [eps, p](const Slots& s) { return narrowed(rms_norm_run(s[0], s[1], eps, p.compute).y, p.result); },
-      kRebuildsForProducts);
+      [eps, p](const Slots& s) { return rms_norm_run(s[0], s[1], eps, p).y; }, kRebuildsForProducts);
   return y;
 }
 
@@ -136,7 +133,7 @@ void check_parameter(const Tensor& t, const Shape& shape, const char* op, const 
 // The promoted type of x and its parameters, as one float type that rows compute in; f's result is cast back.
 struct Typed {
   Tensor x, w, b;
-  DType result;
+  DType result = DType::F32;
 };
 Typed typed(const Tensor& input, const Tensor& w, const Tensor& b, const char* op) {
   Typed t{as_float(input), w, b, DType::F32};
@@ -355,48 +352,53 @@ struct GraphNorm {
   }
 };
 
-void batch_norm_pull(const Slots& s, const PullArgs& a, double eps) {
+// slots: x, weight, mean, 1 / deviation, bias
+void batch_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
   Tensor x = s[0], w = s[1], g = a.g[0];
   if (!plain_pull(g, x, w)) {
-    GraphNorm f(x, eps);
-    Tensor hat = f.d * f.r, gw = times(g, per_channel(w, x.ndim()));
-    if (a.need(0)) a.gin[0] = f.r * ((gw - mean(gw, f.axes, true)) - hat * mean(gw * hat, f.axes, true));
-    if (a.need(1)) a.gin[1] = sum(g * hat, f.axes);
-    if (a.need(2)) a.gin[2] = sum(g, f.axes);
+    Tensor wide = cast(x, p.compute), wide_g = cast(g, p.compute);
+    GraphNorm f(wide, eps);
+    Tensor hat = f.d * f.r, gw = times(wide_g, per_channel(widened(w, p.compute), x.ndim()));
+    if (a.need(0)) a.gin[0] = like(f.r * ((gw - mean(gw, f.axes, true)) - hat * mean(gw * hat, f.axes, true)), x);
+    if (a.need(1)) a.gin[1] = like(sum(wide_g * hat, f.axes), w);
+    if (a.need(2)) a.gin[2] = like(sum(wide_g, f.axes), s[4]);
     return;
   }
   Channels c(x);
-  Tensor cx = plain(x, x.dtype()), cg = plain(g, x.dtype()), m = s[2], r = s[3];
+  Tensor cx = plain(x, p.compute), cg = plain(g, p.compute), m = s[2], r = s[3];
   Tensor total = c.sums(ChannelCall::G, cx, cg, m), along = c.sums(ChannelCall::Product, cx, cg, m);
-  if (a.need(1)) a.gin[1] = along * r;
-  if (a.need(2)) a.gin[2] = total;
+  if (a.need(1)) a.gin[1] = like(along * r, w);
+  if (a.need(2)) a.gin[2] = like(total, s[4]);
   if (!a.need(0)) return;
-  Tensor scale = times(r, w ? detach(w) : w), over = Tensor(-1.0 / double(c.count));
-  a.gin[0] = c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale);
+  Tensor scale = times(r, w ? plain(w, p.compute) : w), over = Tensor(-1.0 / double(c.count));
+  a.gin[0] = like(c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale), x);
 }
 
-// y of the batch's own statistics, which `found` receives.
-Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found) {
+// y of the batch's own statistics, which `found` receives in the type of computation.
+Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found,
+                        Precision p) {
   if (has_tangent(x) || has_tangent(w) || has_tangent(b)) {
-    GraphNorm f(x, eps);
+    GraphNorm f(cast(x, p.compute), eps);
     found = {f.centre, f.spread};
-    return plus(f.d * times(f.r, per_channel(w, x.ndim())), per_channel(b, x.ndim()));
+    Tensor scale = per_channel(widened(w, p.compute), x.ndim()), shift = per_channel(widened(b, p.compute), x.ndim());
+    return cast(plus(f.d * times(f.r, scale), shift), p.result);
   }
   Channels c(x);
   Tensor y, r;
   {
     GradMode off(false);
-    Tensor cx = plain(x, x.dtype()), n = Tensor(double(c.count));
+    Tensor cx = plain(x, p.compute), n = Tensor(double(c.count));
     found.mean = c.sums(ChannelCall::X, cx, {}, {}) / n;
     found.var = c.sums(ChannelCall::Square, cx, {}, found.mean) / n;
     r = rsqrt(found.var + Tensor(eps));
-    y = c.apply(cx, {}, found.mean, w ? r * plain(w, x.dtype()) : r,
-                b ? plain(b, x.dtype()) : zeros({c.channels}, x.dtype()), {});
+    y = cast(c.apply(cx, {}, found.mean, w ? r * plain(w, p.compute) : r,
+                     b ? plain(b, p.compute) : zeros({c.channels}, p.compute), {}),
+             p.result);
   }
   std::vector<Saved> saved;
-  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(found.mean), Saved(r)};
+  if (any_wants(x, w, b)) saved = {Saved(x), Saved(w), Saved(found.mean), Saved(r), Saved(b)};
   record("batch_norm", {x, w, b}, y, std::move(saved),
-         [eps](const Slots& s, const PullArgs& a) { batch_norm_pull(s, a, eps); });
+         [eps, p](const Slots& s, const PullArgs& a) { batch_norm_pull(s, a, eps, p); });
   return y;
 }
 
@@ -415,9 +417,13 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   if (!training && !(bool(running_mean) && bool(running_var)))
     fail<ValueError>(op, "without training=True the running statistics are needed", "pass running_mean and running_var",
                      input);
-  Typed t = typed(input, weight, bias, op);
+  Typed t;
   int nd = input.ndim();
-  Tensor w = per_channel(t.w, nd), b = per_channel(t.b, nd);
+  Tensor w, b;
+  if (!training || input.size() == 0) {
+    t = typed(input, weight, bias, op);
+    w = per_channel(t.w, nd), b = per_channel(t.b, nd);
+  }
   if (!training) {
     Tensor scale = times(rsqrt(cast(per_channel(detach(running_var), nd), t.x.dtype()) + Tensor(eps)), w);
     Tensor centre = cast(per_channel(detach(running_mean), nd), t.x.dtype());
@@ -431,10 +437,11 @@ Tensor batch_norm(const Tensor& input, const Tensor& running_mean, const Tensor&
   for (const Tensor& r : {running_mean, running_var})
     if (r) check_writable(r, op);
   BatchStatistics found;
-  Tensor y = batch_norm_train(t.x, t.w, t.b, eps, found);
+  Tensor x = as_float(input);
+  Tensor y = batch_norm_train(x, weight, bias, eps, found, precision_of(x, weight, bias, op));
   update_running(running_mean, found.mean, momentum);
   if (running_var) update_running(running_var, detach(found.var) * Tensor(double(count) / double(count - 1)), momentum);
-  return cast(y, t.result);
+  return y;
 }
 
 }  // namespace pb

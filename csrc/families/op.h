@@ -7,7 +7,8 @@
 //   fwd<V>(x..., k)                the formula; returns V, or Mask<V> with the member `mask = true`: a bool result
 //   pull<V>(g, x, k)               N = 1: cotangent of x from that of the output; omitted: derived by Dual numbers
 //   pull_y<V>(g, y, k)             N = 1: the same from the output, which is then what backward keeps; beside pull,
-//                                  from_output(k) says for which constants, and only_asked that saved="output" is needed
+//                                  from_output(k) says for which constants, and only_asked that saved="output" is
+//                                  needed
 //   pull<I, V>(g, x..., k)         N > 1: cotangent of input I, with `uses[I]` = bit mask of the inputs it reads
 // What else backward may keep (families/map_keep.cpp):
 //   code<V>(x..., k), code_bits    a few bits that decide the derivative, code_value(c, k) an input with that code, for
@@ -71,9 +72,8 @@ PB_FN auto call_fwd(const ParamOf<V>& k, X... x) {
 }
 
 template <class Op>
-constexpr bool kPullY = requires(double g, double y, ParamOf<double> k) {
-  Op::template pull_y<double>(g, y, k);
-} || requires(double g, double y) { Op::template pull_y<double>(g, y); };
+constexpr bool kPullY = requires(double g, double y, ParamOf<double> k) { Op::template pull_y<double>(g, y, k); } ||
+                        requires(double g, double y) { Op::template pull_y<double>(g, y); };
 // Both pulls are there, and the constants of a call decide.
 template <class Op>
 constexpr bool kEither = kPullY<Op> && requires(const double* k) { Op::from_output(k); };

@@ -40,13 +40,26 @@ struct RowResult {
   Tensor y, stat[2], column[2];
 };
 
-// x: (..., n), c: (n), given: (...). Everything of one float type; 16-bit types are cast by the caller.
+inline Half half_of(DType t) {
+  return t == DType::BF16 ? Half::BFloat16 : t == DType::F16 ? Half::Float16 : Half::None;
+}
+
+// The type that rows of t are computed in.
+inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType::F32; }
+
+// x for row_run: 16-bit rows that are computed in float32 stay as they are.
+inline Tensor rows_of(const Tensor& x, DType compute) {
+  return half_of(x.dtype()) != Half::None && compute == DType::F32 ? x : plain(x, compute);
+}
+
+// x: (..., n), c: (n), given: (...). 16-bit rows are read as they are and computed in float32; so is everything else,
+// and y, unless `result` asks for the 16-bit type.
 template <class Op>
 RowResult row_run(std::initializer_list<Tensor> x, std::initializer_list<Tensor> c, std::initializer_list<Tensor> given,
-                  double k = 0, bool want_sums = false) {
+                  double k = 0, bool want_sums = false, DType result = DType::F32) {
   GradMode off(false);
   const Tensor& first = *x.begin();
-  DType dtype = first.dtype();
+  const DType dtype = row_compute(first.dtype());
   int64_t n = first.shape().back();
   RowCall call{};
   call.n = n;
@@ -59,11 +72,17 @@ RowResult row_run(std::initializer_list<Tensor> x, std::initializer_list<Tensor>
       *to++ = hold.back().raw();
     }
   };
-  put(call.x, x);
+  int j = 0;
+  for (const Tensor& t : x) {
+    call.half[j] = half_of(t.dtype());
+    hold.push_back(plain(t, call.half[j] == Half::None ? dtype : t.dtype()));
+    call.x[j++] = hold.back().raw();
+  }
   put(call.c, c);
   put(call.given, given);
   RowResult r;
-  r.y = empty(first.shape(), dtype);
+  call.half_out = half_of(result);
+  r.y = empty(first.shape(), call.half_out == Half::None ? dtype : result);
   call.out = r.y.raw();
   for (int i = 0; i < kStats<Op>; i++) {
     r.stat[i] = empty({call.rows}, dtype);
@@ -130,9 +149,6 @@ template <class... T>
 bool plain_pull(const T&... t) {
   return !mode().grad && !(has_tangent(t) || ...);
 }
-
-// The type that rows of t are computed in.
-inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType::F32; }
 
 // Runs f with `axis` moved to the end; 0-d tensors are one row of one element.
 template <class F>

@@ -44,9 +44,8 @@ constexpr int64_t kGroupGrain = 8192;  // groups a thread takes at least
 
 template <class F>
 void over_groups(int64_t n, F f) {
-  pb_parallel_for(
-      (n + kGroup - 1) / kGroup, kGroupGrain,
-      [](void* ctx, int64_t begin, int64_t end) { (*static_cast<F*>(ctx))(begin, end); }, &f);
+  pb_parallel_for((n + kGroup - 1) / kGroup, kGroupGrain,
+                  [](void* ctx, int64_t begin, int64_t end) { (*static_cast<F*>(ctx))(begin, end); }, &f);
 }
 
 }  // namespace

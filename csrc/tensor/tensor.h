@@ -31,7 +31,7 @@ struct Storage : alloc::Recycled<Storage> {
   void (*release)(void*) = nullptr;  // foreign memory: called with owner; null: memory of our allocator
   void* owner = nullptr;
   std::weak_ptr<const void> packed;  // a block-quantised form of it that slots keep (fewbit/block.cpp)
-  int64_t number = 0;  // the memory of a Python number
+  int64_t number = 0;                // the memory of a Python number
 };
 void drop(Storage* s);
 

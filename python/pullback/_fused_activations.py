@@ -101,7 +101,8 @@ def _pair(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         y (a tensor, or `out`) and the code, 4 * bits * ceil(n / 32) bytes, for `{name}_backward`.
 
     Example:
-        >>> y, code = pb.fused.{name}_forward(pb.zeros(64), bits=3)
+        >>> from pullback import _fused_activations as fused
+        >>> y, code = fused.{name}_forward(pb.zeros(64), bits=3)
         >>> code.bytes
         24
     """
@@ -113,8 +114,9 @@ def _pair(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         out: Where dx goes: a contiguous array, which may be dy itself; None makes a new tensor.
 
     Example:
-        >>> _, code = pb.fused.{name}_forward(pb.ones(3), bits=3)
-        >>> pb.fused.{name}_backward(pb.ones(3), code).shape
+        >>> from pullback import _fused_activations as fused
+        >>> _, code = fused.{name}_forward(pb.ones(3), bits=3)
+        >>> fused.{name}_backward(pb.ones(3), code).shape
         (3,)
     """
     return run_forward, run_backward

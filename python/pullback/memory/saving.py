@@ -11,7 +11,7 @@ from .. import _core as C
 __all__ = ["saving"]
 
 
-class saving:  # noqa: N801  (a context manager, used like a function)
+class saving:
     """Inside, activations keep for backward what `bits` says; a call's or a module's own `saved=` goes before.
 
     Args:
