@@ -69,7 +69,7 @@ def test_infinity_and_nan() -> None:
     """+-inf have the outer levels, NaN that of the first piece; y is what it is without codes."""
     x = np.array([-np.inf, np.inf, np.nan, -np.nan], np.float32)
     for bits in TABLES:
-        boundaries, pieces, levels, _ = TABLES[bits]
+        _boundaries, pieces, levels, _ = TABLES[bits]
         y, words = C.fewbit_forward("gelu", x, code(bits))
         assert np.array_equal(y.numpy(), [0, np.inf, np.nan, np.nan], equal_nan=True)
         dx = C.fewbit_backward(np.ones(4, np.float32), words, code(bits)).numpy()

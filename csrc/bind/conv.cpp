@@ -70,7 +70,8 @@ void bind_conv(nb::module_& m) {
       {"conv2d", "Linear", "conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, saved=None)",
        "Cross-correlation of x (n, c, h, w) with weight (o, c / groups, kh, kw), plus bias (o). stride, padding and "
        "dilation are ints or pairs (height, width). The result has the shape (n, o, oh, ow) with "
-       "oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. saved: 4 or 8 keeps x for backward in blocks of that "
+       "oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. saved: 4 or 8 keeps x for backward in blocks of "
+       "that "
        "many bits, rounded without bias."},
       [](const Operand& x, const Operand& w, nb::handle b, const Dims& stride, const Dims& padding,
          const Dims& dilation, int64_t groups, nb::handle saved) {

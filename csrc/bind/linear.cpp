@@ -43,9 +43,11 @@ void bind_linear(nb::module_& m) {
   def_op(
       m,
       {"linear", "Linear", "linear(x, weight, bias=None, *, saved=None)",
-       "x @ weight.mT + bias: x (..., in), weight (out, in), bias (out,) -> (..., out).\n\nsaved: 4 or 8 keeps x for backward in "
+       "x @ weight.mT + bias: x (..., in), weight (out, in), bias (out,) -> (..., out).\n\nsaved: 4 or 8 keeps x for "
+       "backward in "
        "blocks of that many bits, rounded without bias.\nRaises ShapeError when the sizes do not fit, ValueError for "
-       "another saved.\n\nExample:\n    >>> pb.linear(pb.ones((5, 3)), pb.ones((2, 3)), pb.zeros(2)).shape\n    (5, 2)"},
+       "another saved.\n\nExample:\n    >>> pb.linear(pb.ones((5, 3)), pb.ones((2, 3)), pb.zeros(2)).shape\n    (5, "
+       "2)"},
       [](const Operand& x, const Operand& weight, nb::handle bias, nb::handle saved) {
         return linear(x.t, weight.t, bias.is_none() ? Tensor() : to_tensor(bias.ptr()), block_bits("linear", saved));
       },

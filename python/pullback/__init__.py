@@ -23,8 +23,8 @@ from ._core import (
     __version__,
     dtype,
 )
-from ._fused import *
 from ._functions import *
+from ._fused import *
 from .transforms import (
     checkpoint,
     custom,
@@ -65,7 +65,16 @@ _LAZY_NAMES = {
 
 #: What the core offers to the modules of this package alone.
 _INTERNAL = {
-    *("FewbitCode", "Generator", "OptimDriver", "default_generator", "empty_cache", "frombuffer", "gelu_tanh", "memory_stats"),
+    *(
+        "FewbitCode",
+        "Generator",
+        "OptimDriver",
+        "default_generator",
+        "empty_cache",
+        "frombuffer",
+        "gelu_tanh",
+        "memory_stats",
+    ),
     *("promote_types", "reset_peak_memory"),
 }
 for _name in [n for n in globals() if n in _INTERNAL or n.startswith(("draw_", "fewbit_", "optim_"))]:

@@ -188,23 +188,27 @@ def _pair(domain: Any) -> tuple[float, float]:
 
 def _histogram(weight: Sequence[Any]) -> tuple[list[float], list[float]]:
     """Densities and edges of (counts, edges), checked."""
-    help_ = "help: weight=(counts, edges), as numpy.histogram returns them"
     try:
         counts, edges = ([float(v) for v in part] for part in weight)
     except (TypeError, ValueError):
-        raise ValueError(f"fewbit.solve: the histogram is not two lists of numbers\n{help_}") from None
+        raise ValueError("fewbit.solve: the histogram is not two lists of numbers\nhelp: see numpy.histogram") from None
     if len(edges) != len(counts) + 1 or not counts:
         raise ValueError(
-            f"fewbit.solve: a histogram has one edge more than counts, got {len(counts)} and {len(edges)}\n{help_}"
+            f"fewbit.solve: a histogram has one edge more than counts, got {len(counts)} and {len(edges)}\n"
+            "help: weight=(counts, edges), as numpy.histogram returns them"
         )
     widths = [b - a for a, b in pairwise(edges)]
     if not all(0 < w < math.inf for w in widths):
-        raise ValueError(f"fewbit.solve: the edges of the histogram must be finite and ascend\n{help_}")
+        raise ValueError(
+            "fewbit.solve: the edges of the histogram must be finite and ascend\nhelp: see numpy.histogram"
+        )
     if not all(0 <= c < math.inf for c in counts):
-        raise ValueError(f"fewbit.solve: the counts of the histogram must be finite and not negative\n{help_}")
+        raise ValueError(
+            "fewbit.solve: the counts of the histogram must be finite and not negative\nhelp: see numpy.histogram"
+        )
     total = sum(counts)
     if not 0 < total < math.inf:
-        raise ValueError(f"fewbit.solve: the histogram is empty\n{help_}")
+        raise ValueError("fewbit.solve: the histogram is empty\nhelp: see numpy.histogram")
     return [c / total / w for c, w in zip(counts, widths, strict=True)], edges
 
 

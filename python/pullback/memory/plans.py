@@ -129,7 +129,7 @@ def _calls(watch: Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, 
     def call(module: Any, *args: Any, **kwargs: Any) -> Any:
         return watch(plain, module, args, kwargs)
 
-    Module.__call__ = call  # type: ignore[method-assign]
+    Module.__call__ = call  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
