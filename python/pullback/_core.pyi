@@ -1009,6 +1009,12 @@ def hardsigmoid(x: Tensor | complex | object, *, saved: str | None=None) -> Tens
 def hardswish(x: Tensor | complex | object, *, saved: str | None=None) -> Tensor:
     """x * relu6(x + 3) / 6."""
 
+def silu_mul(a: Tensor | complex | object, b: Tensor | complex | object, *, saved: str | None=None) -> Tensor:
+    """silu(a) * b, the gate of SwiGLU."""
+
+def gelu_mul(a: Tensor | complex | object, b: Tensor | complex | object, *, saved: str | None=None) -> Tensor:
+    """gelu(a) * b, the gate of GEGLU."""
+
 def _dropout(x: Tensor | complex | object, *, p: float=0.5, rng: Generator | None=None) -> Tensor:
     """x / (1 - p) with probability 1 - p, else 0."""
 
@@ -1343,11 +1349,12 @@ def matmul(x1: Tensor | complex | object, x2: Tensor | complex | object) -> Tens
         (2, 4)
     """
 
-def linear(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None=None) -> Tensor:
+def linear(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None=None, *, saved: object | None=None) -> Tensor:
     """
     x @ weight.mT + bias: x (..., in), weight (out, in), bias (out,) -> (..., out).
 
-    Raises ShapeError when the sizes do not fit.
+    saved: 4 or 8 keeps x for backward in blocks of that many bits, rounded without bias.
+    Raises ShapeError when the sizes do not fit, ValueError for another saved.
 
     Example:
         >>> pb.linear(pb.ones((5, 3)), pb.ones((2, 3)), pb.zeros(2)).shape
@@ -1397,12 +1404,12 @@ def einsum(subscripts: str, *operands) -> Tensor:
         (4, 2, 5)
     """
 
-def conv2d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1) -> Tensor:
+def conv2d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1, saved: object | None=None) -> Tensor:
     """
-    Cross-correlation of x (n, c, h, w) with weight (o, c / groups, kh, kw), plus bias (o). stride, padding and dilation are ints or pairs (height, width). The result has the shape (n, o, oh, ow) with oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1.
+    Cross-correlation of x (n, c, h, w) with weight (o, c / groups, kh, kw), plus bias (o). stride, padding and dilation are ints or pairs (height, width). The result has the shape (n, o, oh, ow) with oh = (h + 2 padding - dilation (kh - 1) - 1) // stride + 1. saved: 4 or 8 keeps x for backward in blocks of that many bits, rounded without bias.
     """
 
-def conv1d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1) -> Tensor:
+def conv1d(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None=None, *, stride: int | Sequence[int]=1, padding: int | Sequence[int]=0, dilation: int | Sequence[int]=1, groups: int=1, saved: object | None=None) -> Tensor:
     """
     Cross-correlation of x (n, c, length) with weight (o, c / groups, k), plus bias (o).
     """
@@ -1491,7 +1498,7 @@ def topk(x: Tensor | complex | object, k: int, *, axis: int=-1) -> tuple[Tensor,
 
 def scaled_dot_product_attention(q: Tensor | complex | object, k: Tensor | complex | object, v: Tensor | complex | object, mask: object | None=None, *, causal: builtins.bool=False, scale: object | None=None, dropout: float=0.0, rng: object | None=None, saved: object | None=None) -> Tensor:
     """
-    softmax(q k^T * scale) v for q (..., L, D), k (..., S, D), v (..., S, E); scale is 1 / sqrt(D) unless given. A bool mask is True where a query attends, a float mask is added; causal: query i sees keys 0..i. A query that attends to nothing gives 0.
+    softmax(q k^T * scale) v for q (..., L, D), k (..., S, D), v (..., S, E); scale is 1 / sqrt(D) unless given. A bool mask is True where a query attends, a float mask is added; causal: query i sees keys 0..i. A query that attends to nothing gives 0. saved: 4 or 8 keeps q, k, v and the result in blocks of that many bits, where the blocked kernel runs (float32, at least 4 heads, no mask, no dropout).
     """
 
 class Generator:
@@ -1571,6 +1578,62 @@ def draw_randint(low: int, high: int, shape: int | Sequence[int], dtype: DTypeOf
 def draw_permutation(n: int, rng: object | None=None) -> Tensor:
     """0..n-1 in random order; see pb.random.permutation."""
 
+class FewbitCode:
+
+    def __init__(self, bits: int, boundaries: Sequence[float], labels: Sequence[int], levels: Sequence[float], second: Sequence[float]=[], random: builtins.bool=False) -> None:
+        ...
+
+    @property
+    def bits(self) -> int:
+        ...
+
+    @property
+    def order(self) -> int:
+        ...
+
+    @property
+    def random(self) -> builtins.bool:
+        ...
+
+def fewbit_pack(codes: Tensor | complex | object, bits: int) -> Tensor:
+    ...
+
+def fewbit_unpack(words: Tensor | complex | object, bits: int, n: int) -> Tensor:
+    ...
+
+def fewbit_quantise(x: Tensor | complex | object, bits: int) -> Tensor:
+    ...
+
+def fewbit_restore(words: Tensor, shape: int | Sequence[int], dtype: DTypeOf, bits: int) -> Tensor:
+    ...
+
+def fewbit_forward(name: str, x: Tensor | complex | object, code: FewbitCode, params: dict={}, out: object | None=None, rng: object | None=None) -> tuple:
+    ...
+
+def fewbit_backward(dy: Tensor | complex | object, words: Tensor, code: FewbitCode, out: object | None=None) -> Tensor:
+    ...
+
+def _bias_act_dropout(x: Tensor | complex | object, bias: object | None, act: str, p: float, rng: object | None, saved: object | None) -> Tensor:
+    ...
+
+def _linear_act(x: Tensor | complex | object, weight: Tensor | complex | object, bias: object | None, act: str, saved: object | None) -> Tensor:
+    ...
+
+def _gated(op: str, a: Tensor | complex | object, b: Tensor | complex | object, bits: int) -> Tensor:
+    ...
+
+def _linear_cross_entropy(x: Tensor | complex | object, weight: Tensor | complex | object, target: Tensor | complex | object, bias: object | None, ignore_index: object | None, label_smoothing: float, reduction: str) -> Tensor:
+    ...
+
+def _set_saving(saved: object | None, inputs: object | None, order: int) -> tuple:
+    ...
+
+def _set_policy(saved: object | None, inputs: object | None) -> tuple:
+    ...
+
+def _restore_saving(arg: tuple, /) -> None:
+    ...
+
 class OptimDriver:
     """The table, the states and the step of one optimizer."""
 
@@ -1635,6 +1698,17 @@ def optim_limit(tensors: list, bound: float) -> None:
 
 def optim_norm(tensors: list) -> tuple:
     """(sqrt of the sum of squares, whether all elements are finite)."""
+
+def fewbit_solve(derivative: object, weight: object | None, bits: int, scheme: str, lo: float, hi: float, breakpoints: Sequence[float], heights: Sequence[float], edges: Sequence[float]) -> tuple:
+    """
+    (boundaries, codes, levels, second, error, second_error, max_error) of the best table.
+    """
+
+def fewbit_partition(w: Sequence[float], a: Sequence[float], b: Sequence[float], k: int) -> list[int]:
+    """Where at most k pieces of a row of cells begin and end."""
+
+def fewbit_cluster(values: Sequence[float], weights: Sequence[float], k: int) -> list[int]:
+    """Where at most k clusters of ascending numbers begin and end."""
 
 def optim_add_rule(name: str, doc: str, slots: Sequence[str], exact: int, numbers: Sequence[str], hyper: Sequence[tuple[str, float, int]], shared: builtins.bool, nodes: Sequence[tuple[str, Sequence[int], Sequence[float]]], new_p: int, new_slots: Sequence[int], new_numbers: Sequence[int], sums: Sequence[int]) -> int:
     """Registers a traced rule; returns its index."""
