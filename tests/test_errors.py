@@ -1,6 +1,7 @@
 """Bad calls: the class of the error, its text, a line of help; and that every message of the engine has a test."""
 
 import ctypes
+import importlib
 import struct
 import sys
 import tempfile
@@ -223,7 +224,16 @@ CALLS = [
     (lambda: [1, 2][X], pb.DTypeError, "only an integer tensor of one element is an index"),
     (lambda: X.item(), pb.ShapeError, "only a tensor of one element has a value"),
     (lambda: int(pb.tensor([1, 2])), pb.ShapeError, "only a tensor of one element has a value"),
-    (lambda: pb.scatter_add(X, I3[:2], pb.ones((2, 7)), axis=0), pb.ShapeError, "scatter_add"),
+    (
+        lambda: pb.scatter_add(X, pb.tensor([[0], [1]]), pb.ones((2, 7)), axis=0),
+        pb.ShapeError,
+        "the values do not fit the indices|do not broadcast",
+    ),
+    (
+        lambda: pb.scatter_add(X, pb.tensor([[0, 1, 1]]), pb.ones((2, 3)), axis=0),
+        pb.ShapeError,
+        "the values do not fit the indices",
+    ),
     (
         lambda: pb.concat([pb.broadcast_to(pb.ones((1, 0)), (2**62, 0))] * 3),
         pb.ShapeError,
@@ -263,6 +273,16 @@ CALLS = [
     (lambda: set_state(scalars=[0.0] * 99), ValueError, "too many numbers"),
     (lambda: set_state(slots=[pb.ones(4)]), pb.ShapeError, "a state has the shape of its parameter"),
     (lambda: set_state(slots=[pb.ones(3, dtype=pb.int32)]), pb.DTypeError, "a state must be floating"),
+    (
+        lambda: pb.optim.OptAMSGrad([leaf()], guess="extrapolate", state="int8"),
+        ValueError,
+        "extrapolated guesses need float32 states",
+    ),
+    (
+        lambda: importlib.import_module("pullback.torch").flax,
+        AttributeError,
+        "module 'pullback.torch' has no attribute",
+    ),
     (sequential_of_another_length, ValueError, "the state has another number of schedules"),
     (lambda: pb.optim.SGD([{"params": [leaf()], "speed": 1}]), TypeError, "SGD: a group has no keyword 'speed'"),
     (lambda: load_into_adam(lambda s: s.update(rule="SGD")), ValueError, "this is a state of SGD, not of Adam"),

@@ -292,6 +292,9 @@ def test_every_class_pickles(name):
         "Sequential": (nn.Linear(1, 1),),
         "ModuleList": ([nn.Linear(1, 1)],),
         "ModuleDict": ({"a": nn.Linear(1, 1)},),
+        "ReducePrecision": (4,),
+        "GaussianNoise": (0.3, 4),
+        "RectifierBlend": (0.5, 1.0, 0.1),
     }.get(name, ())
     kind = getattr(nn, name)
     obj = kind(*args)

@@ -143,9 +143,13 @@ EXEMPT = {
     "unknown level '": "tests/test_import.py, in another process",
     "this CPU does not run level ": "tests/test_import.py, in another process",
     "this build has no kernels for level ": "tests/test_import.py, in another process",
-    "demo: --steps must be at least 1": "tests/test_demo.py, in another process",
-    "demo: --data text needs a file": "tests/test_demo.py, in another process",
-    "demo: --data mnist needs the folder": "tests/test_demo.py, in another process",
+    "no such state format": "optim/optimizer.py checks the name before",
+    "no such rounding": "optim/optimizer.py checks the name before",
+    "demo: --optimizer goes with": "tests/test_demo_optimizers.py, as printed by the command",
+    "demo: no optimizer is called": "tests/test_demo_optimizers.py, as printed by the command",
+    "demo: --steps must be at least 1": "tests/test_demo.py, as printed by the command",
+    "demo: --data text needs a file": "tests/test_demo.py, as printed by the command",
+    "demo: --data mnist needs the folder": "tests/test_demo.py, as printed by the command",
 }
 
 
