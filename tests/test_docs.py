@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPILED = ("__main__", "._core", "._cuda", ".libpullback_engine")  # what is run, or a library beside the modules
 MODULES = sorted(m.name for m in pkgutil.walk_packages(pb.__path__, "pullback.") if not m.name.endswith(COMPILED))
 if importlib.util.find_spec("torch") is None:  # what needs it is read where it is installed
-    MODULES = [name for name in MODULES if not name.startswith("pullback.torch.")]
+    MODULES = [name for name in MODULES if not name.startswith("pullback.torch")]
 GLOBALS = {"pb": pb, "np": np}
 
 
