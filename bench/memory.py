@@ -3,7 +3,7 @@
     python bench/memory.py                    the table, checked against goals.json ("memory"); about half an hour
     python bench/memory.py --only "MLP"       models whose name begins so; may be repeated
     python bench/memory.py --quick            without the search for the largest batch
-    python bench/memory.py --write            writes results/memory-DATE.json too
+    python bench/memory.py --write            writes results/memory/DATE.json too
 
 Every figure comes from a process of its own. Bytes kept are those of distinct storages that the graph holds after the
 forward pass, without parameters: `pb.memory.saved_bytes`, and for PyTorch what `saved_tensors_hooks` sees. The input
@@ -43,7 +43,8 @@ SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "output": ("pullback", {"bits": "output"}),
     "3-bit": ("pullback", {"bits": 3}),
     "int8": ("pullback", {"bits": 3, "inputs": 8}),
-    "int4": ("pullback", {"bits": 3, "inputs": 4, "attention": 8}),
+    "int4": ("pullback", {"bits": 3, "inputs": 4}),
+    "int4, q k v int8": ("pullback", {"bits": 3, "inputs": 4, "attention": 8}),
 }
 
 
@@ -284,7 +285,7 @@ def main() -> int:
         now = datetime.datetime.now(datetime.UTC)
         result = {"created": now.isoformat(timespec="seconds"), **machine.commit(), "machine": machine.cpu()}
         result |= {"threads": options.threads, "cap": CAP, "steps": STEPS, "rows": found}
-        file = ROOT / "bench" / "results" / f"memory-{now:%Y-%m-%d-%H%M%S}.json"
+        file = ROOT / "bench" / "results" / "memory" / f"{now:%Y-%m-%d-%H%M%S}.json"
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(f"\n{file.relative_to(ROOT)}")
     return 0
