@@ -1,6 +1,7 @@
 """The command line: info, ops, bench, demo."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,15 @@ def test_the_gpt_is_causal_and_of_the_right_size():
         a, b = model(codes), model(other)
     assert tuple(a.shape) == (1, 10, 65)
     assert pb.max(pb.abs(a[:, :6] - b[:, :6])).item() <= 1e-6 < pb.max(pb.abs(a[:, 6:] - b[:, 6:])).item()
+
+
+def test_saved_keeps_less(tmp_path, capsys):
+    """--saved 3: the report counts the codes that training keeps."""
+    kept = []
+    for saved in ([], ["--saved", "3"]):
+        out = tmp_path / str(len(kept))
+        main(["demo", "--out", str(out), "--no-progress", "--steps", "3", "--threads", "1", *saved])
+        found = re.findall(r"([\d,]+) bytes kept for backward", capsys.readouterr().out)
+        kept.append([int(n.replace(",", "")) for n in found])
+    assert len(kept[0]) == len(kept[1]) == 2
+    assert all(b < a for a, b in zip(*kept, strict=True))

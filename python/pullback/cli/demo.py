@@ -104,7 +104,7 @@ def _digits(options: argparse.Namespace, name: str, make: Callable[[], Any], tra
     before = _fit(trainer, loader, DataLoader(test, 500), steps, options)
     accuracy = trainer.evaluate(DataLoader(test, 500))["accuracy"]
     x, y = train.batch(pb.arange(min(batch_size, len(train))))
-    _report(trainer, folder, before, f"test accuracy {accuracy:.2%}", loss(model(x), y))
+    _report(trainer, folder, before, f"test accuracy {accuracy:.2%}", lambda: loss(model(x), y))
     return accuracy
 
 
@@ -128,8 +128,8 @@ def _optimizer(options: argparse.Namespace) -> int:
                 saved=options.saved, checkpoint_dir=folder, progress=not options.no_progress,
             )  # fmt: skip
             value = optimizers.accuracy(model, test)
-            loss = pb.losses.cross_entropy(model(test.tensors[0]), test.tensors[1])
-            _report(trainer, folder, 0, f"test accuracy {value:.2%}, goal {row.goal:.0%}", loss)
+            forward = partial(_loss, model, *test.tensors)
+            _report(trainer, folder, 0, f"test accuracy {value:.2%}, goal {row.goal:.0%}", forward)
             if not value >= row.goal:
                 missed.append(name)
     if missed:
@@ -168,7 +168,7 @@ def _text(options: argparse.Namespace) -> int:
     before = _fit(trainer, train, valid, steps, options)
     x, y = next(iter(train))
     result = f"validation loss {trainer.history['valid_loss'][-1]:.4f}"
-    _report(trainer, folder, before, result, loss(model(x), y))
+    _report(trainer, folder, before, result, lambda: loss(model(x), y))
     model.eval()
     start = text.encode("\n" if "\n" in text.vocabulary else text.vocabulary[0])
     sample = model.sample(start, 300, rng=pb.random.Generator(options.seed))
@@ -200,10 +200,16 @@ def _fit(trainer: Trainer, train: Any, valid: Any, steps: int, options: argparse
     return before
 
 
-def _report(trainer: Trainer, folder: Path, before: int, result: str, loss: Any) -> None:
+def _loss(model: Any, x: Any, y: Any) -> Any:
+    return pb.losses.cross_entropy(model(x), y)
+
+
+def _report(trainer: Trainer, folder: Path, before: int, result: str, forward: Callable[[], Any]) -> None:
     made = trainer.step - before
     speed = f", {made / trainer.history.seconds:.1f} steps per second" if made else ""
-    print(f"  {result}{speed}, {pb.memory.saved_bytes(loss):,} bytes kept for backward")
+    with trainer.keeping.around(trainer.model, forward):
+        kept = pb.memory.saved_bytes(forward())
+    print(f"  {result}{speed}, {kept:,} bytes kept for backward")
     assert trainer.checkpoints is not None
     path = trainer.checkpoints.files()[-1]
     print(f"  checkpoint {path}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
