@@ -1,6 +1,6 @@
 // Steps that taught something about the matrix product, one thread, each checked against sums in double.
 //   g++ -std=c++20 -O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math -ffp-contract=fast
-//       -Wno-psabi -Icsrc tools/ladder/matmul.cpp -o /tmp/matmul && /tmp/matmul 128 256 512 1024
+//       -Wno-psabi -Icsrc tools/ladder/matmul.cpp -o matmul && ./matmul 128 256 512 1024
 // (one line). Prints GFLOP/s and the share of the peak that a loop of multiply-adds in registers reaches.
 #include <sched.h>
 
