@@ -150,6 +150,36 @@ def test_trainer_memory_budget(tmp_path):
     assert resumed.keeping.plan is None and resumed.keeping.choices == trainer.keeping.choices
 
 
+def test_resume_continues_the_rounding(tmp_path):
+    """Inputs kept in 8 bits are rounded at random: a resumed run draws what the uninterrupted one drew."""
+
+    def run(folder, *epochs):
+        for n in epochs:
+            pb.manual_seed(3)
+            model = nn.Sequential(nn.Linear(16, 256, saved=8), nn.GELU(), nn.Linear(256, 4, saved=8))
+            x = pb.random.normal((96, 16))
+            data = pb.data.DataLoader(pb.data.TensorDataset(x, x[:, :4] * 2), 32, shuffle=True, seed=1)
+            trainer = Trainer(
+                model, pb.optim.SGD(model.parameters(), lr=0.1), pb.losses.mse, progress=False, checkpoint_dir=folder
+            )
+            trainer.fit(data, epochs=n)
+        return b"".join(p.numpy().tobytes() for p in model.parameters())
+
+    assert run(tmp_path / "a", 2, 4) == run(tmp_path / "b", 4)
+
+
+def test_replayed_draws_are_rounded_anew():
+    """set_state, as SAM and checkpoints use it, does not bring back the rounding of an earlier pass."""
+    generator = pb.random.default_generator()
+    state = generator.get_state()
+    w, x = pb.ones((8, 64)).requires_grad_(), pb.random.normal((16, 64))
+    grads = []
+    for _ in range(2):
+        generator.set_state(state)
+        grads.append(pb.gradients(pb.sum(pb.linear(x, w, saved=4)), w)[0].numpy())
+    assert not np.array_equal(*grads)
+
+
 @pytest.mark.parametrize(
     ("keywords", "pattern"),
     [

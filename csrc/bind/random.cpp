@@ -79,18 +79,22 @@ void bind_random(nb::module_& m) {
       .def(
           "__init__", [](Generator* self, nb::handle seed) { new (self) Generator{to_seed(seed), 0}; },
           nb::arg("seed") = 0)
-      .def("__getstate__", [](const Generator& g) { return std::pair(g.seed, g.offset); })
-      .def("__setstate__", [](Generator& g, std::pair<uint64_t, uint64_t> s) { new (&g) Generator{s.first, s.second}; })
+      .def("__getstate__", [](const Generator& g) { return nb::make_tuple(g.seed, g.offset, g.roundings); })
+      .def("__setstate__",
+           [](Generator& g, nb::tuple s) {
+             new (&g) Generator{nb::cast<uint64_t>(s[0]), nb::cast<uint64_t>(s[1]), nb::cast<uint64_t>(s[2])};
+           })
       .def(
           "get_state", [](const Generator& g) { return std::pair(g.seed, g.offset); }, "(seed, offset).")
       .def(
-          "set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g = {s.first, s.second}; }, nb::arg("state"),
-          "Continues from what get_state gave.")
+          "set_state", [](Generator& g, std::pair<uint64_t, uint64_t> s) { g.seed = s.first, g.offset = s.second; },
+          nb::arg("state"), "Continues from what get_state gave. `roundings` goes on: no two passes round alike.")
       .def(
           "reserve", [](Generator& g, int64_t n) { return g.reserve(n).offset; }, nb::arg("n"),
           "Skips n numbers; returns the counter before.")
       .def_rw("seed", &Generator::seed, "The seed.")
-      .def_rw("offset", &Generator::offset, "The counter: numbers drawn so far.");
+      .def_rw("offset", &Generator::offset, "The counter: numbers drawn so far.")
+      .def_rw("roundings", &Generator::roundings, "How often it rounded what is kept for backward.");
   m.def(
       "default_generator", [] { return &default_generator(); }, nb::rv_policy::reference,
       "The generator used where rng is None.");

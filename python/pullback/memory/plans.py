@@ -325,10 +325,13 @@ def plan_of(model: Any, compute: Callable[[], Tensor], budget_bytes: int) -> Pla
         finally:  # every pass draws the same numbers, and training goes on as if none had been made
             generator.set_state(before)
 
+    generator = C.default_generator()
+    roundings = generator.roundings
     buffers = [(b, b + 0) for _, b in model.named_buffers()]
     try:
         return _plan(_Probe(model, forward), budget_bytes)
     finally:
+        generator.roundings = roundings
         for b, before in buffers:  # running statistics
             b[...] = before
 

@@ -179,6 +179,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "schedule": [s.state_dict() for s in trainer._schedules],
         "ema": None if trainer.ema is None else trainer.ema.state_dict(),
         "generator": pb.random.default_generator().get_state(),
+        "roundings": pb.random.default_generator().roundings,
         "loader": {k: v.state_dict() if hasattr(v, "state_dict") else None for k, v in trainer._loaders.items()},
         "history": trainer.history.state_dict(),
         "keeping": trainer.keeping.choices,
@@ -201,6 +202,7 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     trainer.model.load_state_dict(state["model"])
     trainer._loader_states = state["loader"]
     pb.random.default_generator().set_state(state["generator"])
+    pb.random.default_generator().roundings = state.get("roundings", 0)
     trainer.history.load_state_dict(state["history"])
     trainer.keeping.choices = state.get("keeping")
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
