@@ -1514,17 +1514,19 @@ class Generator:
     def __init__(self, seed: object=0) -> None:
         ...
 
-    def __getstate__(self) -> tuple[int, int]:
+    def __getstate__(self) -> tuple:
         ...
 
-    def __setstate__(self, arg: tuple[int, int], /) -> None:
+    def __setstate__(self, arg: tuple, /) -> None:
         ...
 
     def get_state(self) -> tuple[int, int]:
         """(seed, offset)."""
 
     def set_state(self, state: tuple[int, int]) -> None:
-        """Continues from what get_state gave."""
+        """
+        Continues from what get_state gave. `roundings` goes on: no two passes round alike.
+        """
 
     def reserve(self, n: int) -> int:
         """Skips n numbers; returns the counter before."""
@@ -1543,6 +1545,14 @@ class Generator:
 
     @offset.setter
     def offset(self, arg: int, /) -> None:
+        ...
+
+    @property
+    def roundings(self) -> int:
+        """How often it rounded what is kept for backward."""
+
+    @roundings.setter
+    def roundings(self, arg: int, /) -> None:
         ...
 
 def default_generator() -> Generator:
