@@ -9,6 +9,7 @@ from typing import Any
 from .. import _core as C
 from .._core import Tensor
 from .optimizer import RULES, Group, Optimizer, _named
+from .over import Follower
 
 __all__ = ["EMA", "Lookahead", "PolynomialAverage"]
 
@@ -139,7 +140,7 @@ class PolynomialAverage(EMA):
         self.gamma, self._count = float(d["gamma"]), int(d["count"])
 
 
-class Lookahead(Optimizer):
+class Lookahead(Follower):
     """Slow weights that follow those of a base optimizer: every k steps slow = slow + alpha (p - slow), p = slow.
 
     Zhang, Lucas, Hinton and Ba 2019. The states of the base go on as they are.
@@ -170,32 +171,11 @@ class Lookahead(Optimizer):
             raise ValueError(f"Lookahead: k must be at least 1, got {k}\nhelp: the default is 5")
         if not 0 < alpha <= 1:
             raise ValueError(f"Lookahead: alpha must be in (0, 1], got {alpha}\nhelp: the default is 0.5")
-        self.base, self.k, self.alpha = base, int(k), float(alpha)
-        self.defaults = base.defaults
-        self._driver = base._driver
+        super().__init__(base)
+        self.k, self.alpha = int(k), float(alpha)
         self._mover = C.OptimDriver()
         self._count = 0
         self._slow: list[Tensor] = [p.detach().clone() for p in base._parameters()]
-
-    @property
-    def needs_closure(self) -> bool:
-        """Whether the base does."""
-        return bool(getattr(self.base, "needs_closure", False))
-
-    @property
-    def param_groups(self) -> list[Group]:  # type: ignore[override]
-        """Those of the base."""
-        return self.base.param_groups
-
-    @property
-    def last_norm(self) -> float | None:  # type: ignore[override]
-        """That of the base."""
-        return self.base.last_norm
-
-    @property
-    def last_skipped(self) -> bool:  # type: ignore[override]
-        """That of the base."""
-        return self.base.last_skipped
 
     @property
     def slow(self) -> list[Tensor]:
@@ -204,7 +184,7 @@ class Lookahead(Optimizer):
 
     def add_param_group(self, group: Group) -> None:
         """Adds the group to the base; its slow weights start at its parameters."""
-        self.base.add_param_group(group)
+        super().add_param_group(group)
         self._slow += [p.detach().clone() for p in self.param_groups[-1]["params"]]
 
     def step(self, closure: Callable[[], Tensor] | None = None, **options: Any) -> Tensor | None:

@@ -14,6 +14,7 @@ from typing import Any
 from .. import _core as C
 from .._core import GraphError, Tensor
 from .optimizer import RULES, Group, Optimizer
+from .over import Over
 
 __all__ = ["ASAM", "DNSAM", "GAM", "SAM", "USAM", "GradientRegularization", "XGrad"]
 
@@ -41,8 +42,8 @@ class _NotFinite(Exception):
     pass
 
 
-class _Several(Optimizer):
-    """A rule around a base optimizer, whose groups, states and schedules it shares."""
+class _Several(Over):
+    """A rule that forms the gradient which the base steps with."""
 
     needs_closure = True
     _loss: Tensor
@@ -57,24 +58,13 @@ class _Several(Optimizer):
         for key, value in words.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) < float("inf"):
                 raise ValueError(f"{kind}: {key} must be finite, got {value}\nhelp: see the defaults of {kind}")
-        self.base = base
+        super().__init__(base)
         self.words = words
-        self.defaults = base.defaults
         self.last_norm = None
         self.last_skipped = False
-        self._driver = base._driver
         self._climbers = [C.OptimDriver(), C.OptimDriver()]
         self._kept: list[Tensor | None] = []
         self._generator: Any = None
-
-    @property
-    def param_groups(self) -> list[Group]:  # type: ignore[override]
-        """Those of the base."""
-        return self.base.param_groups
-
-    def add_param_group(self, group: Group) -> None:
-        """Adds the group to the base."""
-        self.base.add_param_group(group)
 
     def step(
         self, closure: Closure | None = None, *, grads: Any = None, clip_norm: float | None = None,

@@ -9,6 +9,7 @@ from .. import _core as C
 from .._core import Tensor
 from .._tree import flatten
 from .optimizer import RULES, Formats, Group, Optimizer, Params
+from .over import Follower
 
 __all__ = ["SGLD", "ExpScaled", "ExpScaledSGD", "Gravity"]
 
@@ -83,7 +84,7 @@ class ExpScaledSGD(Optimizer):
         return super().update(params, grads, state, **hyper)
 
 
-class ExpScaled(Optimizer):
+class ExpScaled(Follower):
     """Any optimizer whose whole step is multiplied by one random number s ~ Exp(1), of mean 1, a step.
 
     The learning rates of the base are multiplied by s for one step, decoupled decay with them; states are not touched.
@@ -110,35 +111,9 @@ class ExpScaled(Optimizer):
             )
         if scales is not None and not (len(scales) and all(0 <= s < float("inf") for s in scales)):
             raise ValueError("ExpScaled: scales must be numbers from 0 on, at least one\nhelp: None draws them")
-        self.base = base
+        super().__init__(base)
         self.scales = scales
-        self.defaults = base.defaults
-        self._driver = base._driver
         self._count = 0
-
-    @property
-    def needs_closure(self) -> bool:
-        """Whether the base does."""
-        return bool(getattr(self.base, "needs_closure", False))
-
-    @property
-    def param_groups(self) -> list[Group]:  # type: ignore[override]
-        """Those of the base."""
-        return self.base.param_groups
-
-    @property
-    def last_norm(self) -> float | None:  # type: ignore[override]
-        """That of the base."""
-        return self.base.last_norm
-
-    @property
-    def last_skipped(self) -> bool:  # type: ignore[override]
-        """That of the base."""
-        return self.base.last_skipped
-
-    def add_param_group(self, group: Group) -> None:
-        """Adds the group to the base."""
-        self.base.add_param_group(group)
 
     def step(self, closure: Callable[[], Tensor] | None = None, **options: Any) -> Tensor | None:
         """The step of the base, with one factor for all parameters."""
