@@ -14,7 +14,7 @@ from typing import Any
 from .. import _core as C
 from .._core import GraphError, Tensor
 from .optimizer import RULES, Group, Optimizer
-from .over import Over
+from .over import ClosureOnly, Over
 
 __all__ = ["ASAM", "DNSAM", "GAM", "SAM", "USAM", "GradientRegularization", "XGrad"]
 
@@ -42,10 +42,9 @@ class _NotFinite(Exception):
     pass
 
 
-class _Several(Over):
+class _Several(Over, ClosureOnly):
     """A rule that forms the gradient which the base steps with."""
 
-    needs_closure = True
     _loss: Tensor
 
     def __init__(self, base: Optimizer, **words: Any) -> None:
@@ -164,22 +163,6 @@ class _Several(Over):
     def bytes_per_step(self) -> int:
         """Bytes of the base and of one perturbation: parameters and gradients read, the point and its copy written."""
         return self.base.bytes_per_step() + sum(4 * p.size * p.dtype.itemsize for p in self._parameters())
-
-    def init(self, params: Any) -> dict[str, Any]:
-        """Not defined: the rule needs gradients at points of its own.
-
-        Raises:
-            GraphError: always.
-        """
-        raise GraphError(f"init: {type(self).__name__} needs a closure\nhelp: use opt.step(closure)")
-
-    def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
-        """Not defined: the rule needs gradients at points of its own.
-
-        Raises:
-            GraphError: always.
-        """
-        raise GraphError(f"update: {type(self).__name__} needs a closure\nhelp: use opt.step(closure)")
 
     def __repr__(self) -> str:
         words = ", ".join(f"{k}={v!r}" for k, v in self.words.items())

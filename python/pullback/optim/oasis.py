@@ -8,12 +8,13 @@ from typing import Any, Unpack
 from .. import _core as C
 from .._core import GraphError, Tensor
 from .closures import replay
-from .optimizer import Formats, Group, Optimizer, Params
+from .optimizer import Formats, Group, Params
+from .over import ClosureOnly
 
 __all__ = ["OASIS"]
 
 
-class OASIS(Optimizer):
+class OASIS(ClosureOnly):
     """Steps p = p - eta g / D with D an average of the Hessian's diagonal and eta found anew each step.
 
     D = beta2 D + (1 - beta2) z (H z) with z of random signs, used as max(|D|, alpha). eta is the smaller of
@@ -41,8 +42,6 @@ class OASIS(Optimizer):
     >>> p.tolist()
     [0.5, 0.5]
     """
-
-    needs_closure = True
 
     def __init__(
         self, params: Params = None, lr0: float = 1e-3, *, beta2: float = 0.99, alpha: float = 1e-3, warmup: int = 8,
@@ -199,19 +198,3 @@ class OASIS(Optimizer):
         self._eta, self._ratio = own.get("oasis.eta"), own.get("oasis.ratio", float("inf"))
         self._diagonal = [own[k].clone() for k in wanted[:count]]
         self._before = [own[k].clone() for k in wanted[count:]]
-
-    def init(self, params: Any) -> dict[str, Any]:
-        """Not defined: the rule differentiates the loss itself.
-
-        Raises:
-            GraphError: always.
-        """
-        raise GraphError("init: OASIS needs a closure\nhelp: use opt.step(closure)")
-
-    def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
-        """Not defined: the rule differentiates the loss itself.
-
-        Raises:
-            GraphError: always.
-        """
-        raise GraphError("update: OASIS needs a closure\nhelp: use opt.step(closure)")

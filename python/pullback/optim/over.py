@@ -1,7 +1,10 @@
-"""Optimizers around another one, whose groups, states and schedules they share."""
+"""What optimizers of the same build share: those around another one, and those that evaluate the loss themselves."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from .._core import GraphError
 from .optimizer import Group, Optimizer
 
 
@@ -40,3 +43,25 @@ class Follower(Over):
     def last_skipped(self) -> bool:  # type: ignore[override]
         """That of the base."""
         return self.base.last_skipped
+
+
+class ClosureOnly(Optimizer):
+    """A rule that evaluates the loss itself, at points of its own: it has no pure form."""
+
+    needs_closure = True
+
+    def init(self, params: Any) -> dict[str, Any]:
+        """Not defined.
+
+        Raises:
+            GraphError: always.
+        """
+        raise GraphError(f"init: {type(self).__name__} needs a closure\nhelp: use opt.step(closure)")
+
+    def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
+        """Not defined.
+
+        Raises:
+            GraphError: always.
+        """
+        raise GraphError(f"update: {type(self).__name__} needs a closure\nhelp: use opt.step(closure)")

@@ -8,12 +8,13 @@ from typing import Any, Unpack
 from .. import _core as C
 from .._core import GraphError, Tensor
 from .closures import replay
-from .optimizer import Formats, Group, Optimizer, Params
+from .optimizer import Formats, Group, Params
+from .over import ClosureOnly
 
 __all__ = ["SPIDER"]
 
 
-class SPIDER(Optimizer):
+class SPIDER(ClosureOnly):
     """Variance-reduced normalised descent: p = p - lr v / |v|^beta with an estimate v of the full gradient.
 
     Every `period` steps v is the gradient of the closure, which should then take a large batch or all data; in between
@@ -42,8 +43,6 @@ class SPIDER(Optimizer):
     >>> opt.step(lambda: 0.5 * (p * p).sum()).item(), p.tolist(), opt.refreshes
     (12.5, [1.5, 2.0], False)
     """
-
-    needs_closure = True
 
     def __init__(
         self, params: Params = None, lr: float = 1e-3, *, period: int = 10, beta: float = 1.0,
@@ -130,19 +129,3 @@ class SPIDER(Optimizer):
         self._count = int(own["spider.count"])
         self._estimate = [own[k].clone() for k in wanted[:count]]
         self._before = [own[k].clone() for k in wanted[count:]]
-
-    def init(self, params: Any) -> dict[str, Any]:
-        """Not defined: the rule needs gradients at two points.
-
-        Raises:
-            GraphError: always.
-        """
-        raise GraphError("init: SPIDER needs a closure\nhelp: use opt.step(closure)")
-
-    def update(self, params: Any, grads: Any, state: dict[str, Any], **hyper: Any) -> tuple[Any, dict[str, Any]]:
-        """Not defined: the rule needs gradients at two points.
-
-        Raises:
-            GraphError: always.
-        """
-        raise GraphError("update: SPIDER needs a closure\nhelp: use opt.step(closure)")
