@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import machine  # noqa: E402
+from bench import libs, machine  # noqa: E402
 from bench.memory_models import MODELS, Model  # noqa: E402
 from bench.run import UNSET  # noqa: E402
 
@@ -48,35 +48,24 @@ SIDES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class PullbackStep:
+class PullbackStep(libs.Pullback):
     """A training step of pullback."""
 
     def __init__(self, model: Model, n: int, threads: int, asked: dict[str, Any]):
-        import pullback as pb
-
-        pb.set_num_threads(threads)
-        self.pb, self.nn, self.asked = pb, pb.nn, asked
-        pb.manual_seed(1)
-        self.model = model.make(self).to(getattr(pb, model.dtype))
-        self.optimizer = pb.optim.AdamW(self.model.parameters(), lr=1e-4)
+        super().__init__(threads)
+        self.asked = asked
+        self.pb.manual_seed(1)
+        dtype = getattr(self.pb, model.dtype)
+        self.model = model.make(self).to(dtype)
+        self.optimizer = self.adamw(self.model.parameters(), 1e-4)
         x, y = model.data(n)
-        self.x = pb.asarray(x).astype(getattr(pb, model.dtype))
-        self.y = None if y is None else pb.asarray(y)
-
-    def heads(self, x: Any, heads: int) -> Any:
-        b, t, c = x.shape
-        return self.pb.permute_dims(self.pb.reshape(x, (b, t, heads, c // heads)), (0, 2, 1, 3))
-
-    def merge(self, x: Any) -> Any:
-        b, h, t, c = x.shape
-        return self.pb.reshape(self.pb.permute_dims(x, (0, 2, 1, 3)), (b, t, h * c))
-
-    def thirds(self, x: Any) -> Any:
-        return self.pb.split(x, 3, axis=-1)
+        self.x = self.tensor(x).astype(dtype)
+        self.y = None if y is None else self.tensor(y)
 
     def attention(self, q: Any, k: Any, v: Any) -> Any:
-        saved = {"saved": self.asked["attention"]} if "attention" in self.asked else {}
-        return self.pb.scaled_dot_product_attention(q, k, v, causal=True, **saved)
+        if "attention" not in self.asked:
+            return super().attention(q, k, v)
+        return self.pb.scaled_dot_product_attention(q, k, v, causal=True, saved=self.asked["attention"])
 
     def silu_mul(self, a: Any, b: Any) -> Any:
         return self.pb.silu_mul(a, b)
@@ -84,7 +73,7 @@ class PullbackStep:
     def forward(self) -> Any:
         with self.pb.saving(self.asked.get("bits"), inputs=self.asked.get("inputs")):
             out = self.model(self.x)
-            return self.pb.mean(out) if self.y is None else self.pb.losses.cross_entropy(out, self.y)
+            return self.pb.mean(out) if self.y is None else self.cross_entropy(out, self.y)
 
     def kept(self) -> int:
         return int(self.pb.memory.saved_bytes(self.forward()))
@@ -97,38 +86,22 @@ class PullbackStep:
         return float(loss.item())
 
 
-class TorchStep:
-    """A training step of PyTorch; `checkpoint` recomputes the whole model, or each block, in backward."""
+class TorchStep(libs.Torch):
+    """A training step of PyTorch; `checkpoint` recomputes the whole model in backward."""
 
     def __init__(self, model: Model, n: int, threads: int, asked: dict[str, Any]):
-        import torch
-
-        torch.set_num_threads(threads)
-        self.torch, self.nn, self.asked = torch, torch.nn, asked
-        torch.manual_seed(1)
-        dtype = getattr(torch, model.dtype)
+        super().__init__(threads)
+        self.asked = asked
+        self.torch.manual_seed(1)
+        dtype = getattr(self.torch, model.dtype)
         self.model = model.make(self).to(dtype)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.optimizer = self.adamw(self.model.parameters(), 1e-4)
         x, y = model.data(n)
-        self.x = torch.from_numpy(x).to(dtype)
-        self.y = None if y is None else torch.from_numpy(y)
-
-    def heads(self, x: Any, heads: int) -> Any:
-        b, t, c = x.shape
-        return x.view(b, t, heads, c // heads).transpose(1, 2)
-
-    def merge(self, x: Any) -> Any:
-        b, h, t, c = x.shape
-        return x.transpose(1, 2).contiguous().view(b, t, h * c)
-
-    def thirds(self, x: Any) -> Any:
-        return x.chunk(3, dim=-1)
-
-    def attention(self, q: Any, k: Any, v: Any) -> Any:
-        return self.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        self.x = self.torch.from_numpy(x).to(dtype)
+        self.y = None if y is None else self.torch.from_numpy(y)
 
     def silu_mul(self, a: Any, b: Any) -> Any:
-        return self.nn.functional.silu(a) * b
+        return self.silu(a) * b
 
     def forward(self) -> Any:
         if self.asked.get("checkpoint"):
@@ -137,7 +110,7 @@ class TorchStep:
             out = checkpoint(self.model, self.x, use_reentrant=False)
         else:
             out = self.model(self.x)
-        return out.mean() if self.y is None else self.nn.functional.cross_entropy(out, self.y)
+        return out.mean() if self.y is None else self.cross_entropy(out, self.y)
 
     def kept(self) -> int:
         own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
