@@ -84,11 +84,11 @@ class profile:
     def __enter__(self) -> profile:
         if profile._active is not None:
             raise RuntimeError("profile: a profile is being recorded already\nhelp: leave that block first")
-        from .nn.module import Module
+        from .nn.module import watched_calls
 
         profile._active = self
-        self._plain = Module.__call__
-        Module.__call__ = self._watched(Module.__call__)  # type: ignore[method-assign]
+        self._watching = watched_calls(self._watch)
+        self._watching.__enter__()
         C._set_profiling(True)
         self._start = time.perf_counter()
         return self
@@ -96,11 +96,9 @@ class profile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from .nn.module import Module
-
         self.seconds = time.perf_counter() - self._start
         C._set_profiling(False)
-        Module.__call__ = self._plain  # type: ignore[method-assign]
+        self._watching.__exit__(kind, error, trace)
         profile._active = None
         for name, start, end, size, sequence, thread, backward in C._take_profile():
             kind_ = "backward" if backward else "forward"
@@ -109,19 +107,16 @@ class profile:
             self.events.append(Event(path, "module", start, end, 0, thread, last))
         self.events.sort(key=lambda e: (e.start, -e.end))
 
-    def _watched(self, plain: Callable[..., Any]) -> Callable[..., Any]:
-        def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-            stack = self._stacks.__dict__.setdefault("paths", [])
-            path = self._path(stack, module)
-            stack.append((path, module))
-            first, start = C._sequence(), time.monotonic_ns()
-            try:
-                return plain(module, *args, **kwargs)
-            finally:
-                stack.pop()
-                self._calls.append((path, start, time.monotonic_ns(), first, C._sequence(), C._thread_number()))
-
-        return call
+    def _watch(self, plain: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        stack = self._stacks.__dict__.setdefault("paths", [])
+        path = self._path(stack, module)
+        stack.append((path, module))
+        first, start = C._sequence(), time.monotonic_ns()
+        try:
+            return plain(module, *args, **kwargs)
+        finally:
+            stack.pop()
+            self._calls.append((path, start, time.monotonic_ns(), first, C._sequence(), C._thread_number()))
 
     @staticmethod
     def _path(stack: list[tuple[str, Any]], module: Any) -> str:

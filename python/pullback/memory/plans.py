@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from .. import _core as C
 from .._core import Tensor
+from ..nn.module import watched_calls
 from .planner import Candidate, Choice, choose
 
 __all__ = ["Plan", "PlanRow", "plan", "policy"]
@@ -120,24 +121,8 @@ def units_of(model: Any) -> dict[str, Unit]:
 
 
 @contextmanager
-def _calls(watch: Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
-    """Inside, a module call goes through watch(call, module, args, kwargs)."""
-    from ..nn.module import Module
-
-    plain = Module.__call__
-
-    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        return watch(plain, module, args, kwargs)
-
-    Module.__call__ = call  # type: ignore[assignment,method-assign]
-    try:
-        yield
-    finally:
-        Module.__call__ = plain  # type: ignore[method-assign]
-
-
-@contextmanager
-def _under(choice: Iterable[tuple[Unit, Any]]) -> Iterator[None]:
+def under(choice: Iterable[tuple[Unit, Any]]) -> Iterator[None]:
+    """Inside, the units keep what is said of them."""
     said = {id(m): (unit, saved) for unit, saved in choice for m in unit.members}
 
     def watch(plain: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -147,7 +132,7 @@ def _under(choice: Iterable[tuple[Unit, Any]]) -> Iterator[None]:
         with unit.keeping(saved):
             return plain(module, *args, **kwargs)
 
-    with _calls(watch):
+    with watched_calls(watch):
         yield
 
 
@@ -174,7 +159,7 @@ class policy:
         self._open: list[Any] = []
 
     def __enter__(self) -> Plan:
-        scope = _under(self.plan.units)
+        scope = under(self.plan.units)
         scope.__enter__()
         self._open.append(scope)
         return self.plan
@@ -198,7 +183,7 @@ class _Probe:
         """What a forward pass keeps."""
         from . import saved_bytes
 
-        with _under(choice):
+        with under(choice):
             return saved_bytes(self.forward())
 
     def run(self) -> tuple[dict[str, list[Candidate]], float]:
@@ -213,7 +198,7 @@ class _Probe:
                 calls.setdefault(id(module), []).append(_Call(args, kwargs, _tensor(out), state))
             return out
 
-        with _calls(watch):
+        with watched_calls(watch):
             loss = self.forward()
         all_calls = [call for each in calls.values() for call in each]
         found = _gradients([loss], [*self.params, *(call.out for call in all_calls)], None)
@@ -248,7 +233,7 @@ class _Probe:
             leaves = [a for a, b in zip(fresh, call.args, strict=True) if a is not b]
             C.default_generator().set_state(call.state)
             start = time.perf_counter()
-            with _under([(unit, form)]):
+            with under([(unit, form)]):
                 y = _tensor(unit.module(*fresh, **call.kwargs))
             grads = _gradients([y], [*leaves, *own], [call.dy]) if leaves or own else []
             return grads, time.perf_counter() - start
@@ -336,9 +321,9 @@ def plan_of(model: Any, compute: Callable[[], Tensor], budget_bytes: int) -> Pla
             b[...] = before
 
 
-def under(model: Any, choices: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """`policy` for {unit: what it keeps}."""
-    return _under([(unit, choices[name]) for name, unit in units_of(model).items() if name in choices])
+def named(model: Any, choices: Mapping[str, Any]) -> tuple[tuple[Unit, Any], ...]:
+    """The units of {unit's name: what it keeps}, as `Plan.units` holds them."""
+    return tuple((unit, choices[name]) for name, unit in units_of(model).items() if name in choices)
 
 
 # Note [Two families of plans]

@@ -455,3 +455,20 @@ def functional_call(model: Module, params: Mapping[str, C.Tensor], *args: Any, *
             new[id(tensor)] = new[id(tensor)].clone() if id(tensor) in new else tensor.clone()
     with _exchanged(model, new):
         return model(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def watched_calls(
+    watch: Callable[[Callable[..., Any], Module, tuple[Any, ...], dict[str, Any]], Any],
+) -> Iterator[None]:
+    """Inside, every module call goes through watch(call, module, args, kwargs). Outside a call pays nothing for it."""
+    plain = Module.__call__
+
+    def call(module: Module, *args: Any, **kwargs: Any) -> Any:
+        return watch(plain, module, args, kwargs)
+
+    Module.__call__ = call  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        Module.__call__ = plain  # type: ignore[method-assign]

@@ -204,7 +204,7 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     pb.random.default_generator().set_state(state["generator"])
     pb.random.default_generator().roundings = state.get("roundings", 0)
     trainer.history.load_state_dict(state["history"])
-    trainer.keeping.choices = state.get("keeping")
+    trainer.keeping.restore(state.get("keeping"))
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
     trainer._means.sums = {name: sums for name, *sums in state["means"]}
     trainer.last_lr = dict(state["rates"])

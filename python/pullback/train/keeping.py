@@ -31,8 +31,13 @@ class Keeping:
         self.saved, self.budget = saved, budget
         self.plan: plans.Plan | None = None
         self.choices: dict[str, Any] | None = None  # of the plan, as a checkpoint holds them
+        self._units: tuple[tuple[plans.Unit, Any], ...] | None = None
         if saved is not None:
             pb.saving(saved)  # refuses what it does not know
+
+    def restore(self, choices: dict[str, Any] | None) -> None:
+        """Goes on with the choices of a checkpoint; None measures anew."""
+        self.choices, self.plan, self._units = choices, None, None
 
     @contextmanager
     def around(self, model: Any, forward: Callable[[], pb.Tensor]) -> Iterator[None]:
@@ -43,8 +48,10 @@ class Keeping:
         elif self.budget is not None:
             if self.choices is None:
                 self.plan = plans.plan_of(model, forward, self.budget)
-                self.choices = {row.name: row.saved for row in self.plan.rows}
-            with plans.under(model, self.choices):
+                self.choices, self._units = {row.name: row.saved for row in self.plan.rows}, self.plan.units
+            if self._units is None:  # the choices came from a checkpoint
+                self._units = plans.named(model, self.choices)
+            with plans.under(self._units):
                 yield
         else:
             yield
