@@ -198,6 +198,11 @@ def test_conv2d(bits: int, bound: float) -> None:
 
 @pytest.mark.parametrize(("bits", "bound"), [(8, 0.02), (4, 0.35)])
 def test_attention(bits: int, bound: float) -> None:
+    """The relative error is some 2.6 of the rounding's, from q, k, v and the result.
+
+    A block of 64 normal numbers spans about 4.8, so a 4-bit step is 0.32 and random rounding errs by
+    step / sqrt(6) = 0.13; an 8-bit step, 2.4 / 127, by 0.0077.
+    """
     grads, shape = [], (2, 4, 12, 64)
     for saved in (None, bits):
         q, k, v = (pb.tensor(RNG(i).standard_normal(shape).astype("f4"), requires_grad=True) for i in range(3))

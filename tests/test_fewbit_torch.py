@@ -72,6 +72,20 @@ def test_layouts() -> None:
     assert np.array_equal(x.grad.numpy(), level_of(pb.fewbit.table("gelu", 3), x.detach().numpy()))
 
 
+class Leveled(torch.autograd.Function):
+    """PyTorch's GELU with the levels of a 3-bit table in the place of its derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.nn.functional.gelu(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * torch.from_numpy(level_of(pb.fewbit.table("gelu", 3), x.numpy())).to(g.dtype)
+
+
 def test_convert_a_model() -> None:
     torch.manual_seed(0)
     shared = torch.nn.GELU()
@@ -91,6 +105,11 @@ def test_convert_a_model() -> None:
     assert "bits=3" in repr(model) and torch.allclose(model(x), before, atol=1e-5)
     found = gradient()
     assert found @ exact / math.sqrt((found @ found) * (exact @ exact)) >= 0.998 and not np.array_equal(found, exact)
+    torch.nn.functional.cross_entropy(
+        model[4](Leveled.apply(model[2](Leveled.apply(model[0](x))))), target
+    ).backward()  # adds the same gradient, by PyTorch
+    twice = np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
+    assert np.linalg.norm(twice - 2 * found) <= 1e-6 * np.linalg.norm(found)
     fewbit.convert(model, bits=2)  # again, with another number of bits
     assert model[1].code.bits == 2 and type(model[1].original) is torch.nn.GELU
     fewbit.convert(model, bits=None)
