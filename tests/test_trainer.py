@@ -39,7 +39,7 @@ def test_a_fit_is_the_loop_one_would_write():
     # The epoch's mean counts items: batches of 8, 8 and 4.
     expected = [(8 * a + 8 * b + 4 * c) / 20 for a, b, c in zip(losses[::3], losses[1::3], losses[2::3], strict=True)]
     np.testing.assert_allclose(history["loss"], expected, rtol=1e-12)
-    assert model.training and "9 steps, 3 epochs" in repr(history) and history.seconds > 0
+    assert model.training and "9 steps, 3 epochs" in repr(history) and history.seconds > 0 and history.made == 9
 
 
 def test_steps_end_inside_an_epoch_and_numbers_are_totals():

@@ -101,10 +101,10 @@ def _digits(options: argparse.Namespace, name: str, make: Callable[[], Any], tra
     )
     loader = DataLoader(train, batch_size, shuffle=True, seed=options.seed)
     print(f"{name}: {_size(model):,} parameters, {len(train):,} images, {steps:,} steps of {batch_size}")
-    before = _fit(trainer, loader, DataLoader(test, 500), steps, options)
+    _fit(trainer, loader, DataLoader(test, 500), steps, options)
     accuracy = trainer.evaluate(DataLoader(test, 500))["accuracy"]
     x, y = train.batch(pb.arange(min(batch_size, len(train))))
-    _report(trainer, folder, before, f"test accuracy {accuracy:.2%}", lambda: loss(model(x), y))
+    _report(trainer, folder, f"test accuracy {accuracy:.2%}", lambda: loss(model(x), y))
     return accuracy
 
 
@@ -129,7 +129,7 @@ def _optimizer(options: argparse.Namespace) -> int:
             )  # fmt: skip
             value = optimizers.accuracy(model, test)
             forward = partial(_loss, model, *test.tensors)
-            _report(trainer, folder, 0, f"test accuracy {value:.2%}, goal {row.goal:.0%}", forward)
+            _report(trainer, folder, f"test accuracy {value:.2%}, goal {row.goal:.0%}", forward)
             if not value >= row.goal:
                 missed.append(name)
     if missed:
@@ -165,10 +165,10 @@ def _text(options: argparse.Namespace) -> int:
     print(
         f"char GPT: {_size(model):,} parameters, {len(text):,} characters, {steps:,} steps of {batch_size} x {context}"
     )
-    before = _fit(trainer, train, valid, steps, options)
+    _fit(trainer, train, valid, steps, options)
     x, y = next(iter(train))
     result = f"validation loss {trainer.history['valid_loss'][-1]:.4f}"
-    _report(trainer, folder, before, result, lambda: loss(model(x), y))
+    _report(trainer, folder, result, lambda: loss(model(x), y))
     model.eval()
     start = text.encode("\n" if "\n" in text.vocabulary else text.vocabulary[0])
     sample = model.sample(start, 300, rng=pb.random.Generator(options.seed))
@@ -188,24 +188,18 @@ def _cosine(steps: int, high: float, low: float, warmup: int = 0) -> Callable[[i
     return rate
 
 
-def _fit(trainer: Trainer, train: Any, valid: Any, steps: int, options: argparse.Namespace) -> int:
-    """Trains; returns the number of steps that an earlier run had made."""
-    before = 0
-    if options.resume:
-        found = trainer.checkpoints.newest() if trainer.checkpoints is not None else None
-        before = found[1]["step"] if found is not None else 0
+def _fit(trainer: Trainer, train: Any, valid: Any, steps: int, options: argparse.Namespace) -> None:
     history = trainer.fit(train, valid, steps=steps, resume=bool(options.resume))
     if history.stopped == "interrupted":
         raise KeyboardInterrupt
-    return before
 
 
 def _loss(model: Any, x: Any, y: Any) -> Any:
     return pb.losses.cross_entropy(model(x), y)
 
 
-def _report(trainer: Trainer, folder: Path, before: int, result: str, forward: Callable[[], Any]) -> None:
-    made = trainer.step - before
+def _report(trainer: Trainer, folder: Path, result: str, forward: Callable[[], Any]) -> None:
+    made = trainer.history.made
     speed = f", {made / trainer.history.seconds:.1f} steps per second" if made else ""
     with trainer.keeping.around(trainer.model, forward):
         kept = pb.memory.saved_bytes(forward())

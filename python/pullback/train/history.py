@@ -17,6 +17,7 @@ class History:
         epochs: a dict for each epoch: epoch, step, the means of loss and metrics, and valid_... of each of them.
         stopped: why fit ended before its epochs or steps: "interrupted", "callback", or None.
         seconds: wall-clock time of the last fit; never part of a checkpoint.
+        made: steps of the last fit, without those of the run that it resumed; the same.
 
     Example:
         >>> h = History()
@@ -30,6 +31,7 @@ class History:
         self.epochs: list[dict[str, Any]] = []
         self.stopped: str | None = None
         self.seconds = 0.0
+        self.made = 0
 
     def __getitem__(self, name: str) -> list[Any]:
         """The values of one number by epoch; epochs without it are left out."""

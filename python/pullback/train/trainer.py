@@ -199,7 +199,7 @@ class Trainer:
         start = time.monotonic()
         before, self._loaders = self._loaders.get("train"), {"train": train, "valid": valid}
         self._begin(resume, before)
-        self.total_steps = self._total(train, epochs, steps)
+        self.total_steps, first = self._total(train, epochs, steps), self.step
         self.stop, self._interrupted, self.history.stopped = False, False, None
 
         def done() -> bool:
@@ -216,7 +216,7 @@ class Trainer:
                 self._checkpoint()
         finally:
             self._call("on_fit_end")
-        self.history.seconds = time.monotonic() - start
+        self.history.seconds, self.history.made = time.monotonic() - start, self.step - first
         if self._interrupted:
             self.history.stopped = "interrupted"
         elif self.stop:
