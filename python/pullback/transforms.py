@@ -404,7 +404,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f with its intermediate results dropped after forward and computed again in backward.
 
     Random draws repeat: the state of the default generator, and of generators among the arguments, is put back for the
-    second evaluation, which runs under the autocast of the first. Inside forward mode f runs as it is. Source: Chen et al., arXiv:1604.06174.
+    second evaluation, which runs under the autocast of the first. Inside forward mode f runs as it is. Source: Chen et
+    al., arXiv:1604.06174.
 
     >>> x = pb.tensor(2.0, requires_grad=True)
     >>> pb.checkpoint(lambda v: pb.exp(v) * v)(x).backward()
