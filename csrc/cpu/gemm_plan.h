@@ -12,7 +12,6 @@
 
 namespace pb {
 
-inline constexpr int64_t kDepth = 256;            // products summed before the sum meets c
 inline constexpr int64_t kPanelDepth = 1024;      // steps of k in a panel
 inline constexpr int64_t kBlockRows = 256;        // of a in one block: with padding a third of a second-level cache
 inline constexpr int64_t kPanelRows = 512;        // of a in a panel

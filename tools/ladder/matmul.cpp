@@ -73,7 +73,7 @@ void register_tile(Square& s) {
 
 // 3. Both operands are packed first: the tiles then run at one speed for every size, and packing is what is left.
 void packed_blocks(Square& s) {
-  int64_t n = s.n, depth = pb::block_depth(n), pitch = pb::round_up(kMaxRows, pb::kBlock<float>);
+  int64_t n = s.n, depth = pb::block_depth(n), pitch = pb::round_up(kMaxRows, pb::kSquare<float>);
   pb::Strips sa(0, n, kMaxRows, pitch, true), sb(0, n, kCols, kCols, false);
   auto* pa = static_cast<float*>(pb_scratch(0, size_t(sa.count * pitch * depth) * sizeof(float)));
   auto* pb = static_cast<float*>(pb_scratch(1, size_t(sb.count * kCols * depth) * sizeof(float)));
