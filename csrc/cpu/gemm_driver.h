@@ -78,9 +78,8 @@ struct Product {
     t.b = r.packed_b ? r.packed_b + ((k0 - r.k0) * sb.count + s * t.k) * kCols : at;
     t.b_step = kCols;
     if (r.packed_b) return;
-    bool direct = plan.direct_b && t.width % kLane == 0;
-    if constexpr (LoadB::dense)
-      if (direct) t.b = b.direct(r.j + sb.begin(s), k0), t.b_step = g.b_row;
+    bool direct = plan.direct_b && t.width % (LoadB::dense ? kLane : kCols) == 0;
+    if (direct) t.b = b.direct(r.j + sb.begin(s), k0), t.b_step = g.b_row;
     if (!direct && (s % kGroup == 0 || plan.direct_b))
       pack(at, t.k * kCols, b, k0, t.k, sb, s, plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
   }
@@ -112,7 +111,9 @@ struct Product {
       for (int64_t s = 0; s < sb.count; s++) {
         place_b(t, b, r, sb, s, k0, packs_a ? space + sa.count * kPitch * t.k : space);
         int64_t j = r.j + sb.begin(s);
-        auto& tiles = kTiles<S>.fn[in_rows][ceil_div(t.width, kLane) - 1];
+        auto* tiles = kTiles<S>.fn[in_rows][ceil_div(t.width, kLane) - 1];
+        if constexpr (std::is_same_v<LoadB, LoadCoded>)
+          if (plan.direct_b && t.width == kCols) tiles = kHalvesTiles.fn;
         for (int64_t q = 0; q < sa.count; q++) {
           int64_t i = r.i + sa.begin(q), h = sa.width(q);
           t.a = pa + q * t.k * kPitch;
@@ -257,7 +258,7 @@ void run_row(const GemmArgs& g) {
 
 template <class S, class LoadA, class LoadB>
 void run_product(const GemmArgs& g, const LoadA& a, const LoadB& b) {
-  Product<S, LoadA, LoadB> p{g, a, b, Store<typename SumOf<S>::type>(g), make_plan<S>(g, LoadB::dense)};
+  Product<S, LoadA, LoadB> p{g, a, b, Store<typename SumOf<S>::type>(g), make_plan<S>(g)};
   p.run();
 }
 
@@ -321,7 +322,8 @@ void run_gemm(const GemmArgs& args) {
 #if defined(__AVX512F__)
 inline void run_pairs(const GemmArgs& args) {
   GemmArgs g = with_row(args);
-  if (g.m <= 0 || g.n <= 0 || g.batch <= 0 || g.k <= 1 || g.m == 1) return run_gemm<float>(args);
+  bool few = g.m <= kHalvesRows<float> && (g.m <= 1 || g.b_col == 1);
+  if (few || g.n <= 0 || g.batch <= 0 || g.k <= 1) return run_gemm<float>(args);
   g.k = ceil_div(args.k, 2);
   run_product<Pair>(g, LoadPairs{static_cast<const uint16_t*>(g.a), g.a_row, g.a_col, g.a_batch, args.k},
                     LoadPairs{static_cast<const uint16_t*>(g.b), g.b_col, g.b_row, g.b_batch, args.k});

@@ -9,7 +9,7 @@
 //   on
 //                         and at(x) one number. Asked for only where along_lines() or along_steps() says so
 //   whole_steps()         steps beyond it are read by at() only
-//   direct(line, step)    where the number lies in memory; only if `dense`, and then the kernel may skip packing
+//   direct(line, step)    where the number lies in memory: the kernel may skip packing if `dense`, or as a plan says
 // Operands of another format have dense = false and are decoded in block(): nothing but the packed block ever holds
 // them in the type of the tile. A cursor is made once per line and strip, so it is the place to find a line's codes.
 #pragma once
@@ -97,6 +97,7 @@ struct LoadPairs {
   bool along_steps() const { return step_stride == 1; }
   int64_t whole_steps() const { return numbers / 2; }
   Line line(int64_t i) const { return {data + i * line_stride, numbers / 2}; }
+  const Pair* direct(int64_t, int64_t) const { return nullptr; }  // never
   Step step(int64_t k) const {
     const uint16_t* low = data + 2 * k * step_stride;
     bool both = 2 * k + 1 < numbers;
@@ -172,6 +173,9 @@ struct LoadCoded {
     }
   };
 
+  const float* direct(int64_t i, int64_t k) const {  // of 16-bit numbers
+    return reinterpret_cast<const float*>(data + 2 * (i * line_stride + k * step_stride));
+  }
   bool quantised() const { return form == Form::Int8 || form == Form::Int4; }
   bool along_lines() const { return line_stride == 1; }
   bool along_steps() const { return step_stride == 1; }

@@ -1,5 +1,6 @@
 // The register tile of the matrix product: R rows by NV vectors of c stay in registers while k runs.
 #pragma once
+#include "value/half.h"
 
 namespace pb {
 
@@ -39,6 +40,32 @@ typename VectorOf<S>::type load_vector(const S* p) {
 template <class S>
 void store_vector(S* p, typename VectorOf<S>::type v) {
   *reinterpret_cast<typename VectorOf<S>::unaligned*>(p) = v;
+}
+
+// A bfloat16 number of memory.
+struct BFloat {
+  uint16_t bits;
+  operator float() const { return bf16_to_float(bits); }
+};
+// Two vectors of neighbouring bfloat16 numbers, those at even and those at odd places: two operations widen them.
+struct Halves {
+  VectorOf<float>::type even, odd;
+};
+inline Halves load_halves(const BFloat* p) {
+  typedef uint32_t Any __attribute__((vector_size(kVectorBytes), aligned(2), may_alias));
+  auto raw = VectorOf<uint32_t>::type(*reinterpret_cast<const Any*>(p));
+  return {(VectorOf<float>::type)(raw << 16), (VectorOf<float>::type)(raw & 0xffff0000u)};
+}
+// The numbers in order.
+inline Halves woven(const Halves& h) {
+  typedef int32_t M __attribute__((vector_size(kVectorBytes)));
+  constexpr int L = kLanes<float>;
+  M low, high;
+  for (int i = 0; i < L; i++) {
+    low[i] = i / 2 + i % 2 * L;
+    high[i] = L / 2 + i / 2 + i % 2 * L;
+  }
+  return {__builtin_shuffle(h.even, h.odd, low), __builtin_shuffle(h.even, h.odd, high)};
 }
 
 template <class V>
@@ -88,7 +115,8 @@ struct RowPointers {
   }
 };
 
-template <class P, int R, int NV, bool InRows>
+// B is how b is stored: as packed, or a bfloat16 b where it lies, two vectors wide.
+template <class P, int R, int NV, bool InRows, class B = P>
 void tile(const TileArgs<P>& t) {
   using S = typename SumOf<P>::type;
   using V = typename VectorOf<S>::type;
@@ -103,12 +131,17 @@ void tile(const TileArgs<P>& t) {
       __builtin_prefetch(t.c + i * t.c_row + j * L, 1);
     }
   RowPointers<P, R, InRows> a(t);
-  const P* b = t.b;
+  auto* b = reinterpret_cast<const B*>(t.b);
   auto* ahead = static_cast<const char*>(t.ahead);
   for (int64_t p = t.k; p > 0; p--) {
     VP row[NV];
+    if constexpr (std::is_same_v<B, BFloat>) {
+      Halves h = load_halves(b);
+      row[0] = h.even, row[1] = h.odd;
+    } else {
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) row[j] = load_vector(b + j * L);
+      for (int j = 0; j < NV; j++) row[j] = load_vector(b + j * L);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < R; i++) {
       VP x = a.at(i) - VP{};  // the same element in every lane
@@ -119,6 +152,13 @@ void tile(const TileArgs<P>& t) {
     ahead += t.ahead_step;
     a.next();
     b += t.b_step;
+  }
+  if constexpr (std::is_same_v<B, BFloat>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++) {
+      Halves h = woven({acc[i][0], acc[i][1]});
+      acc[i][0] = h.even, acc[i][1] = h.odd;
+    }
   }
   if (t.width == NV * L) {
 #pragma GCC unroll 16
@@ -153,5 +193,14 @@ constexpr TileTable<P> tile_table(std::index_sequence<R...>) {
 }
 template <class P>
 inline constexpr TileTable<P> kTiles = tile_table<P>(std::make_index_sequence<kMaxRows>{});
+// The same for a packed a and a bfloat16 b where it lies.
+struct HalvesTable {
+  void (*fn[kMaxRows])(const TileArgs<float>&);
+};
+template <size_t... R>
+constexpr HalvesTable halves_table(std::index_sequence<R...>) {
+  return {{&tile<float, int(R) + 1, 2, false, BFloat>...}};
+}
+inline constexpr HalvesTable kHalvesTiles = halves_table(std::make_index_sequence<kMaxRows>{});
 
 }  // namespace pb

@@ -7,7 +7,7 @@ namespace pb {
 
 inline constexpr int64_t kVectorWork = 1 << 16;  // products worth a task of their own
 inline constexpr int kWide = 8;                  // vectors of c in registers
-inline constexpr int kSlotRow = 4;
+inline constexpr int kSlotRow = 4, kSlotHalves = 5;
 inline constexpr int64_t kStreamColumns = 1024;
 inline constexpr int64_t kStreamBytes = 1 << 23;  // a b of this size comes from memory
 template <class S>
@@ -29,11 +29,6 @@ inline double fused(double a, double b, double c) {
 #endif
 }
 
-// A bfloat16 number of memory.
-struct BFloat {
-  uint16_t bits;
-  operator float() const { return bf16_to_float(bits); }
-};
 template <class S>
 typename VectorOf<S>::type load_wide(const S* p) {
   return load_vector(p);
@@ -46,6 +41,35 @@ inline VectorOf<float>::type load_wide(const BFloat* p) {
   return (VectorOf<float>::type)w;
 }
 
+// Columns of vector_axpy in whole runs of kWide vectors, for steps [k0, end). Gives the first that is left.
+template <class S, class B>
+int64_t vector_halves(const S* a, const B* b, int64_t b_row, S* c, int64_t n, int64_t k0, int64_t end, bool adds) {
+  constexpr int L = kLanes<S>;
+  int64_t j = 0;
+  for (; j + kWide * L <= n; j += kWide * L) {
+    Halves acc[kWide / 2];
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide / 2; v++) acc[v] = Halves{};
+    for (int64_t p = k0; p < end; p++) {
+      auto x = a[p] - typename VectorOf<S>::type{};
+#pragma GCC unroll 4
+      for (int v = 0; v < kWide / 2; v++) {
+        Halves row = load_halves(b + p * b_row + j + v * 2 * L);
+        acc[v].even += x * row.even;
+        acc[v].odd += x * row.odd;
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide / 2; v++) {
+      Halves y = woven(acc[v]);
+      S* to = c + j + v * 2 * L;
+      store_vector(to, adds ? load_vector(to) + y.even : y.even);
+      store_vector(to + L, adds ? load_vector(to + L) + y.odd : y.odd);
+    }
+  }
+  return j;
+}
+
 // b has rows of neighbours: the same sums as the register tile makes.
 template <class S, class B>
 void vector_axpy(const S* a, const B* b, int64_t b_row, S* c, int64_t n, int64_t k, bool add) {
@@ -54,6 +78,7 @@ void vector_axpy(const S* a, const B* b, int64_t b_row, S* c, int64_t n, int64_t
   for (int64_t k0 = 0, depth = block_depth(k); k0 < k; k0 += depth) {
     int64_t end = at_most(k, k0 + depth), j = 0;
     bool adds = add || k0 > 0;
+    if constexpr (std::is_same_v<B, BFloat>) j = vector_halves(a, b, b_row, c, n, k0, end, adds);
     for (; j + kWide * L <= n; j += kWide * L) {
       V acc[kWide];
 #pragma GCC unroll 8
@@ -102,9 +127,20 @@ void vector_stream(const S* a, const B* b, int64_t b_row, S* c, int64_t n, int64
   }
 }
 
-// One scalar product in 256 bytes of partial sums, a layout that does not depend on the vector width.
-template <class S, class B>
-S dot(const S* a, const B* b, int64_t k) {
+// One scalar product in 256 bytes of partial sums, a layout that does not depend on the vector width. For a bfloat16 b
+// the row a is rearranged (in_halves).
+template <class S>
+inline constexpr int kDotSums = 256 / int(sizeof(S));
+
+template <class S>
+S sum_up(S (&sums)[kDotSums<S>]) {
+  for (int half = kDotSums<S> / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) sums[i] += sums[i + half];
+  return sums[0];
+}
+
+template <class S>
+S dot(const S* a, const S* b, int64_t k) {
   using V = typename VectorOf<S>::type;
   constexpr int L = kLanes<S>, N = 256 / kVectorBytes, Lanes = N * L;
   V acc[N];
@@ -113,15 +149,46 @@ S dot(const S* a, const B* b, int64_t k) {
   int64_t p = 0;
   for (; p + Lanes <= k; p += Lanes) {
 #pragma GCC unroll 16
-    for (int v = 0; v < N; v++) acc[v] += load_vector(a + p + v * L) * load_wide(b + p + v * L);
+    for (int v = 0; v < N; v++) acc[v] += load_vector(a + p + v * L) * load_vector(b + p + v * L);
   }
   S sums[Lanes];
 #pragma GCC unroll 16
   for (int v = 0; v < N; v++) store_vector(sums + v * L, acc[v]);
-  for (int64_t i = 0; p + i < k; i++) sums[i] = fused(a[p + i], S(b[p + i]), sums[i]);
-  for (int half = Lanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) sums[i] += sums[i + half];
-  return sums[0];
+  for (int64_t i = 0; p + i < k; i++) sums[i] = fused(a[p + i], b[p + i], sums[i]);
+  return sum_up<S>(sums);
+}
+
+inline float dot(const float* a, const BFloat* b, int64_t k) {
+  constexpr int L = kLanes<float>, N = 128 / kVectorBytes, Lanes = kDotSums<float>;
+  Halves acc[N];
+#pragma GCC unroll 8
+  for (int v = 0; v < N; v++) acc[v] = Halves{};
+  int64_t p = 0;
+  for (; p + Lanes <= k; p += Lanes) {
+#pragma GCC unroll 8
+    for (int v = 0; v < N; v++) {
+      Halves h = load_halves(b + p + v * 2 * L);
+      acc[v].even += load_vector(a + p + v * 2 * L) * h.even;
+      acc[v].odd += load_vector(a + p + v * 2 * L + L) * h.odd;
+    }
+  }
+  float sums[Lanes];
+#pragma GCC unroll 8
+  for (int v = 0; v < N; v++) {
+    Halves y = woven(acc[v]);
+    store_vector(sums + v * 2 * L, y.even);
+    store_vector(sums + v * 2 * L + L, y.odd);
+  }
+  for (int64_t i = 0; p + i < k; i++) sums[i] = fused(a[p + i], float(b[p + i]), sums[i]);
+  return sum_up<float>(sums);
+}
+// What this dot reads of whole runs: of each two vectors those at even places, then those at odd ones.
+inline void in_halves(float* to, const float* a, int64_t k) {
+  constexpr int L = kLanes<float>, Run = 2 * L;
+  int64_t whole = k / kDotSums<float> * kDotSums<float>;
+  for (int64_t p = 0; p < whole; p += Run)
+    for (int i = 0; i < L; i++) to[p + i] = a[p + 2 * i], to[p + L + i] = a[p + 2 * i + 1];
+  for (int64_t p = whole; p < k; p++) to[p] = a[p];
 }
 
 template <class S, class B>
@@ -129,6 +196,11 @@ void vector_product(const S* a, const B* b, int64_t b_row, int64_t b_col, S* c, 
                     bool stream) {
   if (stream && n >= 256) return vector_stream(a, b, b_row, c, n, k, add);
   if (b_col == 1 && !(b_row == 1 && n == 1)) return vector_axpy(a, b, b_row, c, n, k, add);
+  if constexpr (std::is_same_v<B, BFloat>) {
+    auto* halves = static_cast<float*>(pb_scratch(kSlotHalves, size_t(k) * sizeof(float)));
+    in_halves(halves, a, k);
+    a = halves;
+  }
   for (int64_t j = 0; j < n; j++) {
     S sum = dot(a, b + j * b_col, k);
     c[j] = add ? c[j] + sum : sum;
