@@ -26,7 +26,8 @@ template <class Unit, size_t... I>
 OpNames names_of(std::index_sequence<I...>) {
   return {[] {
     using Op = typename pb::OpAt<Unit, int(I)>::type;
-    return OpName{Op::name, Op::inputs, Op::random, pb::kMask<Op>, {uses_of<Op, 0>(), uses_of<Op, 1>(), uses_of<Op, 2>()}};
+    return OpName{
+        Op::name, Op::inputs, Op::random, pb::kMask<Op>, {uses_of<Op, 0>(), uses_of<Op, 1>(), uses_of<Op, 2>()}};
   }()...};
 }
 
