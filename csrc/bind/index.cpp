@@ -370,13 +370,13 @@ void put_into(const Tensor& w, const Layout& l, const Tensor& source) {
     map.index = Tensor();  // kept as a saved slot
     record("setitem", {before, v}, now, {Saved(l.index)}, [map, place](const Slots& s, const PullArgs& a) {
       Tensor index = s[0], g = map.lay(a.g[0]);
-      if (a.need(0)) a.gin[0] = map.unlay(put_rows(g, index, zeros(place, g.dtype()), map.at));
+      if (a.need(0)) a.gin[0] = map.unlay(put_rows(g, index, zeros(place, g.dtype(), g.device()), map.at));
       if (a.need(1)) a.gin[1] = pull_put_values(g, index, map.at);
     });
   }
   push_forward({before, v}, now, [&](const Tensor*, const Tensor* t, const Tensor&) {
-    Tensor base = t[0] ? l.lay(t[0]) : zeros(l.merged, w.dtype());
-    return l.unlay(put_rows(base, l.index, t[1] ? t[1] : zeros(place, w.dtype()), l.at));
+    Tensor base = t[0] ? l.lay(t[0]) : zeros(l.merged, w.dtype(), w.device());
+    return l.unlay(put_rows(base, l.index, t[1] ? t[1] : zeros(place, w.dtype(), w.device()), l.at));
   });
   write.replace(now);
 }

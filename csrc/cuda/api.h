@@ -28,30 +28,38 @@ struct PoolApi;       // cuda/api_pool.h
 struct AttentionApi;  // cuda/api_attention.h
 struct OptimApi;      // cuda/api_optim.h
 
+// How an operand is read: an array over the iteration space, one element of memory for all, or a number in the call.
+enum class Kind : uint8_t { Array, One, Number };
 struct Operand {
   void* data = nullptr;
   Type type = Type::F32;
+  Kind kind = Kind::Array;
+  uint64_t bits = 0;               // of a number, in the kernel's compute type
   int64_t strides[kMaxDims] = {};  // in elements; used when the call is not contiguous
 };
 
-// One launch over `shape`. A forward reads the op's inputs, a pull {g, inputs..., output}.
+// One launch over `shape`. A forward reads the op's inputs, a pull {g, inputs..., output}. Kernels of compute type
+// float read F32, F16, BF16 and Bool, the others their own type alone; results have the compute type, or are narrower
+// floats, or Bool for a mask.
 struct MapArgs {
   Operand out, in[kMaxIn];
   int ndim = 0;
   int64_t shape[kMaxDims] = {};
   int64_t n = 0;
-  bool contiguous = false;  // every operand, and every pointer a multiple of 16 bytes
-  float params[kMaxParams] = {};
-  uint64_t seed = 0, offset = 0;  // of random ops: the uniform numbers of the CPU
+  bool contiguous = false;  // every array, and its pointer a multiple of 16 bytes
+  double params[kMaxParams] = {};
+  uint64_t seed = 0, offset = 0;    // of random ops: the uniform numbers of the CPU
+  const uint64_t* shift = nullptr;  // in device memory: added to the offset (Note [Draws of a replay])
 };
 
-// out[o, i] = reduction over the middle axis of x[outer, n, inner], both contiguous.
+// out[o, i] = reduction over the middle axis of x[outer, n, inner], both contiguous. The types are as in MapArgs.
 struct ReduceArgs {
   void* out;
   const void* x;
-  float* partial;  // reduce_scratch() floats
+  void* partial;  // reduce_scratch() bytes
   Type out_type, in_type;
   int64_t outer, n, inner;
+  int64_t chunk, chunks;  // of the middle axis; set by launch_reduce
 };
 
 // A piece of one parameter. States are float32; g may be of a narrower type. p is read from `from`, which is p itself
@@ -87,11 +95,15 @@ struct CodeArgs {
 };
 
 using Kernel = const void*;
-struct MapEntry {
-  Kernel fwd, pull[3];  // null where the op has none
+struct MapEntry {  // null where the op has none
+  Kernel fwd[kComputes], pull[3][2];  // by Compute; by input, then float or double
+  Kernel pull_y[2];                   // from the output, where the op has both
 };
 struct ReduceEntry {
-  Kernel rows, merge, columns;
+  Kernel rows, merge_rows, columns, merge_columns;
+};
+struct ReduceRow {
+  ReduceEntry by[kComputes];
 };
 struct OptimEntry {
   Kernel update[3];  // by Decay
@@ -108,14 +120,14 @@ struct Table {
   int map_units;
   const MapUnit* map;
   int reduces;
-  const ReduceEntry* reduce;
+  const ReduceRow* reduce;
   int rules;
   const OptimEntry* rule;
   int (*device_count)(int* count);
   const char* (*error_text)(int error);
   int (*synchronize)(void* stream);
   int (*launch_map)(Kernel kernel, const MapArgs& args, void* stream);
-  int64_t (*reduce_scratch)(int64_t outer, int64_t n, int64_t inner);
+  int64_t (*reduce_scratch)(int64_t outer, int64_t n, int64_t inner);  // bytes
   int (*launch_reduce)(const ReduceEntry& entry, const ReduceArgs& args, void* stream);
   int (*launch_optim)(Kernel kernel, const OptimArgs& args, void* stream);
   int (*launch_encode)(const CodeArgs& args, void* stream);

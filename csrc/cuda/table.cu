@@ -7,7 +7,7 @@ namespace pb::cuda {
 #define PB_UNIT(name) MapUnit unit_##name();
 #include "cuda_units.inc"
 #undef PB_UNIT
-const ReduceEntry* reduce_entries(int& count);
+const ReduceRow* reduce_rows(int& count);
 const OptimEntry* optim_entries(int& count);
 int64_t reduce_scratch(int64_t outer, int64_t n, int64_t inner);
 int launch_reduce(const ReduceEntry& entry, const ReduceArgs& args, void* stream);
@@ -41,7 +41,7 @@ Table make_table() {
   t.version = kVersion;
   t.map_units = int(sizeof units / sizeof units[0]);
   t.map = units;
-  t.reduce = reduce_entries(t.reduces);
+  t.reduce = reduce_rows(t.reduces);
   t.rule = optim_entries(t.rules);
   t.device_count = &count_devices;
   t.error_text = &error_text;
