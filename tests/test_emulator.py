@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-import emulator_table as table
+import emulator_library as table
 import numpy as np
 import pytest
 
@@ -131,7 +131,7 @@ def test_the_host_cannot_touch_device_memory(library):
     """It faults, and the message names the allocation."""
     code = (
         f"import sys, ctypes; sys.path.insert(0, {str(table.ROOT / 'tests')!r})\n"
-        "import emulator_table as t, numpy as np\n"
+        "import emulator_library as t, numpy as np\n"
         f"l = t.Library({str(library.path)!r})\n"
         "m = l.put(np.zeros(100, np.float32))\n"
         "print(ctypes.c_float.from_address(m.address + 8).value)\n"

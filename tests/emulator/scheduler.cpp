@@ -22,8 +22,8 @@ void __tsan_release(void* p);
 #define PB_ACQUIRE(p) __tsan_acquire(p)
 #define PB_RELEASE(p) __tsan_release(p)
 #else
-#define PB_ACQUIRE(p) (void)0
-#define PB_RELEASE(p) (void)0
+#define PB_ACQUIRE(p) (void)(p)
+#define PB_RELEASE(p) (void)(p)
 #endif
 
 uint3 threadIdx, blockIdx;
@@ -355,7 +355,9 @@ Schedule& schedule() {
 }
 
 int barrier(Vote vote, bool mine, const Place& at) {
-  if (block.file && (block.line != at.line() || std::strcmp(block.file, at.file_name()) != 0 || block.vote != vote))
+  if (block.file &&
+      (block.line != at.line() || (block.file != at.file_name() && std::strcmp(block.file, at.file_name()) != 0) ||
+       block.vote != vote))
     fail("divergent barrier: thread " + std::to_string(index_of(*running)) + " at " + place(at.file_name(), at.line()) +
          ", others wait at " + place(block.file, block.line));
   block.file = at.file_name();
