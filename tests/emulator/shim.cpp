@@ -39,8 +39,8 @@ std::string describe_ops() {
       const emulator::OpName& op = ops[size_t(i)];
       out << comma << "{\"unit\": " << u << ", \"row\": " << i << ", \"name\": \"" << op.name
           << "\", \"inputs\": " << op.inputs << ", \"random\": " << op.random << ", \"mask\": " << op.mask
-          << ", \"forward\": " << (e.fwd != nullptr) << ", \"pulls\": [" << (e.pull[0] != nullptr) << ", "
-          << (e.pull[1] != nullptr) << ", " << (e.pull[2] != nullptr) << "], \"uses\": [" << op.uses[0] << ", "
+          << ", \"forward\": " << (e.fwd[0] != nullptr) << ", \"pulls\": [" << (e.pull[0][0] != nullptr) << ", "
+          << (e.pull[1][0] != nullptr) << ", " << (e.pull[2][0] != nullptr) << "], \"uses\": [" << op.uses[0] << ", "
           << op.uses[1] << ", " << op.uses[2] << "]}";
       comma = ", ";
     }
@@ -98,21 +98,21 @@ PB_SHIM int emulator_map(int unit, int row, int which, int operands, void* const
     for (int d = 0; d < ndim; d++) x.strides[d] = strides[i * kMaxDims + d];
   }
   a.contiguous = contiguous != 0;
-  std::memcpy(a.params, params, sizeof a.params);
+  for (int i = 0; i < kMaxParams; i++) a.params[i] = double(params[i]);
   a.seed = seed, a.offset = offset;
   const MapEntry& e = t().map[unit].rows[row];
-  return t().launch_map(which < 0 ? e.fwd : e.pull[which], a, nullptr);
+  return t().launch_map(which < 0 ? e.fwd[0] : e.pull[which][0], a, nullptr);
 }
 
 PB_SHIM int emulator_reduce(int row, void* out, int out_type, const void* x, int in_type, int64_t outer, int64_t n,
                             int64_t inner) {
   void* partial = nullptr;
-  if (int64_t floats = t().reduce_scratch(outer, n, inner)) {
-    partial = emulator_new(size_t(floats) * 4);
+  if (int64_t bytes = t().reduce_scratch(outer, n, inner)) {
+    partial = emulator_new(size_t(bytes));
     if (!partial) return cudaErrorMemoryAllocation;
   }
-  ReduceArgs a{out, x, static_cast<float*>(partial), kTypes[out_type], kTypes[in_type], outer, n, inner};
-  return t().launch_reduce(t().reduce[row], a, nullptr);
+  ReduceArgs a{out, x, partial, kTypes[out_type], kTypes[in_type], outer, n, inner, 0, 0};
+  return t().launch_reduce(t().reduce[row].by[0], a, nullptr);
 }
 
 PB_SHIM int emulator_codes(int decode, const void* x, void* out, void* words, int64_t n, int x_type, int out_type,
