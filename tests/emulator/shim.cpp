@@ -137,7 +137,7 @@ PB_SHIM int emulator_optim(int rule, int decay_kind, int count, void* const* poi
     for (int s = 0; s < 6; s++) c.slots[s] = static_cast<float*>(p[3 + s]);
     c.noise = static_cast<const float*>(p[9]);
     c.n = n[i];
-    c.p_type = kTypes[p_type], c.g_type = kTypes[g_type];
+    c.p_type = c.from_type = kTypes[p_type], c.g_type = kTypes[g_type];
   }
   void* table = emulator_new(chunks.size() * sizeof(OptimChunk) + 1);
   if (!table) return cudaErrorMemoryAllocation;
@@ -145,8 +145,17 @@ PB_SHIM int emulator_optim(int rule, int decay_kind, int count, void* const* poi
   OptimArgs a{};
   a.chunks = static_cast<const OptimChunk*>(table);
   a.count = count;
-  std::memcpy(a.step, step, sizeof a.step);
-  a.scale = scale, a.decay = decay;
+  a.clip_value = -1;
+  float block[kStepBlock];
+  std::memcpy(block, step, sizeof block - sizeof(float));
+  block[kStepBlock - 1] = decay;
+  OptimControl control{0, scale, 1};
+  void *steps = emulator_new(sizeof block), *state = emulator_new(sizeof control);
+  if (!steps || !state) return cudaErrorMemoryAllocation;
+  emulator_put(steps, block, sizeof block);
+  emulator_put(state, &control, sizeof control);
+  a.steps = static_cast<const float*>(steps);
+  a.control = static_cast<const OptimControl*>(state);
   return t().launch_optim(t().rule[rule].update[decay_kind], a, nullptr);
 }
 
