@@ -129,7 +129,9 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
     add_groups(d, groups, grads, origins);
     d.prepare(o);
     Profiled scope("optimizer step");
-    {
+    if (d.device().kind == Device::CUDA) {
+      d.execute();
+    } else {
       nb::gil_scoped_release unlocked;
       d.execute();
     }
@@ -210,8 +212,8 @@ nb::object stored_state(const Driver& d, const Tensor& p) {
   return nb::make_tuple(s->t, slots, scalars, nb::cast(s->rest));
 }
 
-Tensor own_copy(const Tensor& x, DType dtype) {
-  Tensor own = empty(x.shape(), dtype);
+Tensor own_copy(const Tensor& x, DType dtype, Device device) {
+  Tensor own = empty(x.shape(), dtype, device);
   copy_into(own, x);
   return own;
 }
@@ -225,13 +227,13 @@ optim::Slot slot_of(const Tensor& p, nb::handle h) {
     if (!is_float(x.dtype()))
       fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
     const bool narrow = x.dtype() == DType::BF16 && p.dtype() != DType::F64;
-    return {own_copy(x, narrow ? DType::BF16 : optim::compute_dtype(p.dtype())), Tensor()};
+    return {own_copy(x, narrow ? DType::BF16 : optim::compute_dtype(p.dtype()), p.device()), Tensor()};
   }
   Tensor scale = to_tensor(nb::object(h[nb::int_(1)]).ptr());
   if (x.dtype() != DType::U8 || scale.dtype() != DType::F32 || !(scale.shape() == Shape{optim::blocks_of(p.size())}))
     fail<ShapeError>("load_state_dict", "8-bit states are uint8 codes with one float32 scale per 256 elements",
                      "the state is damaged", x, scale);
-  return {own_copy(x, DType::U8), own_copy(scale, DType::F32)};
+  return {own_copy(x, DType::U8, p.device()), own_copy(scale, DType::F32, p.device())};
 }
 
 void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle scalars, nb::handle rest) {
@@ -255,7 +257,7 @@ void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle
     if (!(x.shape() == p.shape()) || (x.dtype() != p.dtype() && x.dtype() != DType::F32))
       fail<ShapeError>("load_state_dict", "the rest of the rounding has the shape of its parameter",
                        "load the state of this model", p, x);
-    fresh.rest = own_copy(x, x.dtype());
+    fresh.rest = own_copy(x, x.dtype(), p.device());
   }
   d.forget(p);
   d.state(p) = std::move(fresh);
@@ -443,7 +445,8 @@ void bind_optim(nb::module_& m) {
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(
       "optim_zeros_like",
-      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); }, nb::arg("p"),
+      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32, p.device());
+      }, nb::arg("p"),
       "An empty state of p.");
   m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"),
         "Copies the values of each source into its target.");

@@ -11,7 +11,7 @@
 namespace pb::cuda {
 
 inline constexpr int kMaxDims = 8, kMaxIn = 5, kMaxParams = 8;
-inline constexpr int kVersion = 3;
+inline constexpr int kVersion = 4;
 
 // Of the memory. Kernels that compute in float read F32, F16, BF16 and Bool; the engine casts the others before.
 using Type = DType;
@@ -62,8 +62,8 @@ struct ReduceArgs {
   int64_t chunk, chunks;  // of the middle axis; set by launch_reduce
 };
 
-// A piece of one parameter. States are float32; g may be of a narrower type. p is read from `from`, which is p itself
-// unless the step starts elsewhere; `noise` holds normal numbers for the rules that take them.
+// A piece of one parameter. States are float32; p, from and g may be of narrower types. p is read from `from`, which is
+// p itself unless the step starts elsewhere; `noise` holds normal numbers for the rules that take them.
 struct OptimChunk {
   void* p;
   const void* from;
@@ -71,14 +71,25 @@ struct OptimChunk {
   float* slots[6];
   const float* noise;
   int64_t n;
-  Type p_type, g_type;
+  Type p_type, from_type, g_type;
+  int step;  // its block of OptimArgs::steps
 };
+// What the update reads of the measurements before it, in device memory.
+struct OptimControl {
+  double norm;       // of the gradients divided by the scale, before clipping
+  float multiplier;  // of every gradient
+  int finite;        // 0: the update changes nothing
+};
+inline constexpr int kStepBlock = 17;  // the rule's Step<float>, then the decay
 struct OptimArgs {
-  const OptimChunk* chunks;  // in device memory
+  const OptimChunk* chunks;  // in device memory, as all that follows
   int64_t count;
-  float step[16];  // the rule's Step<float>
-  float scale, decay;
+  const float* steps;
+  const OptimControl* control;
+  double* sums;      // of sums kernels: kOptimSums for each chunk
+  float clip_value;  // negative: off
 };
+inline constexpr int kOptimSums = 5;
 
 // Codes of n contiguous elements (fewbit/codec.h): encode reads x and writes words, decode reads dy as x and words and
 // writes out. `flips`, `level` in device memory, laid out as in CodeTable; `first` is the label of the first piece.
@@ -107,6 +118,7 @@ struct ReduceRow {
 };
 struct OptimEntry {
   Kernel update[3];  // by Decay
+  Kernel sums[2];    // by coupled decay or none; null where the rule needs none
 };
 struct MapUnit {
   const char* name;

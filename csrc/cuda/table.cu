@@ -16,6 +16,7 @@ int launch_encode(const CodeArgs& args, void* stream);
 int launch_decode(const CodeArgs& args, void* stream);
 const MemoryApi* memory_api();
 const CopyApi* copy_api();
+const OptimApi* optim_api();
 
 namespace {
 
@@ -54,6 +55,7 @@ Table make_table() {
   t.launch_decode = &launch_decode;
   t.memory = memory_api();
   t.copy = copy_api();
+  t.optim = optim_api();
   return t;
 }
 
