@@ -42,6 +42,10 @@ def test_map_and_reduce_rows(emulated):
     suite(emulated, "map_rows")
 
 
+def test_optimizers(emulated):
+    suite(emulated, "optim_rules")
+
+
 @pytest.mark.parametrize("order", ["down", "shuffled"])
 def test_orders(emulated, order):
     """Kernels whose threads wait for one another, in the other schedules, with work that waits in the streams."""
