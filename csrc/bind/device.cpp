@@ -33,7 +33,7 @@ Device parse(const std::string& name, const char* op) {
   }
   if (index >= cuda::kMaxDevices) no_such(op, name);
   Device d{Device::CUDA, int8_t(index)};
-  cuda::need_device(d, op);
+  cuda::need_device(d, op, name);
   return d;
 }
 

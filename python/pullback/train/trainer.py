@@ -15,6 +15,7 @@ from typing import Any
 
 import pullback as pb
 from pullback._precision import LossScale
+from pullback.cuda import to_device
 
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
@@ -32,7 +33,7 @@ class Trainer:
     loss, or a dict of numbers with the scalar under "loss"; or it calls `ctx.backward(loss, name)` and
     `ctx.update(name)` itself, as with several optimizers, and returns a dict of numbers to log. One optimizer step is
     made for each `accumulate` batches, with the gradient of the mean over all their items, also for a shorter last
-    window. Numbers of steps and epochs count from the start of training, resumed parts included.
+    window. Batches are moved to the device where the model lies. Numbers of steps and epochs count from the start of training, resumed parts included.
 
     Args:
         model: a `pb.nn.Module`.
@@ -299,6 +300,7 @@ class Trainer:
 
     def _train_window(self, window: list[Any]) -> dict[str, Any]:
         counts = [self._items(batch) for batch in window]
+        window = [self._moved(batch) for batch in window]
         total = sum(counts)
         weights = [1.0 if self._sums_items else n / total if total else 0.0 for n in counts]
         for schedule in self._schedules:
@@ -470,6 +472,11 @@ class Trainer:
             )
         return name
 
+    def _moved(self, batch: Any) -> Any:
+        """The batch where the model lies; copies to a device do not wait."""
+        device = next((p.device for p in self.model.parameters()), "cpu")
+        return batch if device == "cpu" else to_device(batch, device)
+
     def _items(self, batch: Any) -> float:
         return float(self._count(batch)) if self._count is not None else count_items(batch, self.loss)
 
@@ -499,7 +506,7 @@ class Trainer:
         try:
             with self.averaged(), pb.no_grad():
                 for batch in data:
-                    _, numbers = self._compute(batch, Context(self, training=False))
+                    _, numbers = self._compute(self._moved(batch), Context(self, training=False))
                     means.add(numbers, self._items(batch))
         finally:
             if was_training:
