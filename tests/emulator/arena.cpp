@@ -127,7 +127,8 @@ std::string describe(const void* p) {
   std::string where = " on device " + std::to_string(device);
   const Allocation* a = before(devices[device], p);
   if (a && at < a->start + a->bytes)
-    return std::to_string(at - a->start) + " bytes into an allocation of " + std::to_string(a->bytes) + " bytes" + where;
+    return std::to_string(at - a->start) + " bytes into an allocation of " + std::to_string(a->bytes) + " bytes" +
+           where;
   if (a && at < a->pages + a->page_bytes + kNear)
     return std::to_string(at - (a->start + a->bytes)) + " bytes past the end of an allocation of " +
            std::to_string(a->bytes) + " bytes" + where;

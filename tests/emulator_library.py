@@ -1,10 +1,9 @@
-"""The emulated CUDA library: its build, and its table of functions called with NumPy arrays."""
+"""The emulated CUDA library: its build, device memory, schedules and probes."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -15,8 +14,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "tests" / "emulator"
 FOLDER = ROOT / "build" / "emulator"
-DIMS = 8
-F32, F16, BF16, BOOL = range(4)
 ASCENDING, DESCENDING, SHUFFLED = range(3)
 
 
@@ -79,20 +76,13 @@ class Library:
         c.emulator_new.restype = address
         c.emulator_new.argtypes = [ctypes.c_size_t]
         c.emulator_put.argtypes = c.emulator_get.argtypes = [address, address, ctypes.c_size_t]
-        c.emulator_error.restype = c.emulator_ops.restype = ctypes.c_char_p
+        c.emulator_error.restype = ctypes.c_char_p
         c.emulator_begin.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_int]
         c.emulator_begin.restype = None
         c.emulator_fail_at.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
         c.emulator_fail_at.restype = None
         c.emulator_launches.restype = ctypes.c_long
-        c.emulator_map.argtypes = [*[ctypes.c_int] * 4, *[address] * 3, ctypes.c_int, address, ctypes.c_int, address]
-        c.emulator_map.argtypes += [ctypes.c_uint64] * 2
-        c.emulator_reduce.argtypes = [ctypes.c_int, address, ctypes.c_int, address, ctypes.c_int, *[ctypes.c_int64] * 3]
-        c.emulator_codes.argtypes = [ctypes.c_int, *[address] * 3, ctypes.c_int64, *[ctypes.c_int] * 4, *[address] * 3]
-        c.emulator_optim.argtypes = [*[ctypes.c_int] * 3, address, address, *[ctypes.c_int] * 2, address]
-        c.emulator_optim.argtypes += [ctypes.c_float] * 2
         c.emulator_probe.argtypes = [ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, address, ctypes.c_int64]
-        self.ops = {op["name"]: op for op in json.loads(c.emulator_ops())}
 
     def begin(self, order: int = ASCENDING, seed: int = 1, lazy: bool = False) -> None:
         """Frees all device memory, forgets errors, sets the schedule."""
@@ -104,28 +94,6 @@ class Library:
 
     def put(self, array: np.ndarray, offset: int = 0) -> Memory:
         return Memory(self, array, offset)
-
-    def map(self, name, which, out, inputs, *, shape, strides=None, contiguous, params=(), seed=0, offset=0) -> None:
-        """One launch of an op's forward (-1) or pull. Operands are (memory, type); strides in elements, out first."""
-        op, operands = self.ops[name], [out, *inputs]
-        data = (ctypes.c_void_p * len(operands))(*[m.address for m, _ in operands])
-        types = (ctypes.c_int * len(operands))(*[t for _, t in operands])
-        steps = np.zeros((len(operands), DIMS), np.int64)
-        if strides is not None:
-            for i, s in enumerate(strides):
-                steps[i, : len(s)] = s
-        sizes = np.array([*shape, *[0] * (DIMS - len(shape))], np.int64)
-        constants = np.zeros(8, np.float32)
-        constants[: len(params)] = params
-        self.check(
-            self.c.emulator_map(
-                *(op["unit"], op["row"], which, len(operands), data, types, steps.ctypes.data, len(shape)),
-                *(sizes.ctypes.data, contiguous, constants.ctypes.data, seed, offset),
-            )
-        )
-
-    def reduce(self, row: int, out, x, outer: int, n: int, inner: int) -> None:
-        self.check(self.c.emulator_reduce(row, out[0].address, out[1], x[0].address, x[1], outer, n, inner))
 
     def probe(self, name: str, blocks: int = 1, threads: int = 64, n: int = 4096) -> np.ndarray:
         out = self.put(np.zeros(n, np.float32))
