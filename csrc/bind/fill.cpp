@@ -87,7 +87,7 @@ void fill_with(const Tensor& out, const Tensor& value, const char* op) {
   if (!(broadcast(value.shape(), out.shape(), op) == out.shape()))
     fail<ShapeError>(op, "the fill value does not broadcast to the shape", "pass a number or a smaller tensor", out,
                      value);
-  copy_into(out, value);
+  copy_into(out, beside(value, out));
 }
 
 Device device_like(nb::handle h, const Tensor& x, const char* op) {

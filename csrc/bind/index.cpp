@@ -349,7 +349,8 @@ void put_into(const Tensor& w, const Layout& l, const Tensor& source) {
   for (int d = 0; d < l.at; d++) place.push_back(l.merged[d]);
   for (int64_t s : l.index.shape()) place.push_back(s);
   for (int d = l.at + 1; d < l.merged.size(); d++) place.push_back(l.merged[d]);
-  Tensor v = trimmed(source, place.size());
+  if (!source.weak() && !(source.device() == w.device())) mixed_devices("setitem", w, source);
+  Tensor v = trimmed(beside(source, w), place.size());
   check_value(w, place, v);
   InPlace write(w, "setitem");
   v = cast(broadcast_to(v, place), w.dtype());
