@@ -5,19 +5,19 @@
 
 namespace pb::cuda {
 
-// One call of a row op of ops/rows.h; unused pointers are null. Formulas compute in float, memory is F32, F16 or BF16.
+// One call of a row op of ops/rows.h; unused pointers are null. Formulas compute in float; x and out are F32, F16 or BF16.
 // Where n is a multiple of 8, x, c and out begin on multiples of 16 bytes.
 struct RowArgs {
   int64_t rows, n;
   const void* x[2];       // (rows, n)
-  const void* c[2];       // (n)
+  const float* c[2];      // (n)
   const float* given[2];  // (rows)
   void* out;              // (rows, n)
   float* stat[2];         // (rows)
   float* column[2];       // (n): sums over the rows; both null: not wanted
   float* partial;         // row_scratch() floats, with `column`
   float k;
-  Type x_type[2], c_type[2], out_type;
+  Type x_type[2], out_type;
   int lanes;  // of the launcher: threads that share a row, a power of two
 };
 
@@ -56,7 +56,8 @@ struct ScanArgs {
   void* partial;  // scan_scratch() bytes
   int64_t lead;   // running sums: so many zeros stand in front
   Type type;
-  bool largest;  // extremes
+  bool largest;    // extremes
+  int64_t chunks;  // of the launcher
 };
 
 // The first k indices that order each row of x[rows, n]; NaN counts as the largest, equal elements keep their order.
@@ -64,7 +65,6 @@ struct OrderArgs {
   int64_t rows, n, k;
   const void* x;
   int64_t* out;     // (rows, k)
-  uint64_t* sorted;  // or null: (rows, n), the keys in order; of uint64 x these are its values
   void* partial;    // order_scratch() bytes
   Type type;
   bool descending;

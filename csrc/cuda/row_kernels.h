@@ -61,14 +61,20 @@ PB_DEVICE void store_group(const Part<Vectors>& p, int k, void* to, Type t, int6
 template <class Op, int K, bool Vectors, class F>
 PB_DEVICE void each_of(const RowArgs& a, const Part<Vectors>& p, int k, const float (&x)[Op::inputs][K][kVec], At<float> e, F f) {
   float c[Op::columns ? Op::columns : 1][kVec];
+  if constexpr (Vectors)
 #pragma unroll
-  for (int i = 0; i < Op::columns; i++) load_group(p, k, a.c[i], a.c_type[i], 0, c[i]);
+    for (int i = 0; i < Op::columns; i++) load_group(p, k, a.c[i], Type::F32, 0, c[i]);
 #pragma unroll
   for (int j = 0; j < kVec; j++) {
 #pragma unroll
     for (int i = 0; i < Op::inputs; i++) e.x[i] = x[i][k][j];
 #pragma unroll
-    for (int i = 0; i < Op::columns; i++) e.c[i] = c[i][j];
+    for (int i = 0; i < Op::columns; i++) {
+      if constexpr (Vectors)
+        e.c[i] = c[i][j];
+      else
+        e.c[i] = p.has(k, j) ? a.c[i][p.base + p.at(k, j)] : 0.0f;
+    }
     f(j, e);
   }
 }

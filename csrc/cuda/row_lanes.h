@@ -25,6 +25,7 @@ PB_DEVICE float fold_step(float a, float v) {
 }
 
 PB_DEVICE float shuffle(float v, int w) { return __shfl_xor_sync(kAll, v, w); }
+PB_DEVICE double shuffle(double v, int w) { return __shfl_xor_sync(kAll, v, w); }
 
 // merge(a, b) over the lanes of each row; all of them get the result. Every thread of the block takes part. `shared`
 // holds one T per warp and is free again after the next barrier.
