@@ -70,9 +70,9 @@ struct JoinArgs {
 };
 
 // Filled by position. Count: start + i step, int64. Triangle: bool (rows, columns), column - row <= k (lower) or >= k.
-// Uniform: float numbers in (0, 1); Integers: int64 in [low, low + range), of the stream seed, offset as on the CPU.
+// Integers: int64 in [start, start + range), of the stream seed, offset as on the CPU.
 struct PatternArgs {
-  enum Kind : int { Count, Triangle, Uniform, Integers } kind;
+  enum Kind : int { Count, Triangle, Integers } kind;
   void* out;
   int64_t n, start, step, columns, k;
   uint64_t seed, offset, range;

@@ -159,11 +159,19 @@ int launch_join(const JoinArgs& args, void* stream) {
 
 // ---- filled by position
 
-PB_DEVICE void philox_at(const PatternArgs& a, uint64_t block, uint32_t (&c)[4]) {
-  c[0] = uint32_t(block), c[1] = uint32_t(block >> 32), c[2] = uint32_t(a.offset), c[3] = uint32_t(a.offset >> 32);
+// Words 2 i and 2 i + 1 of the stream.
+PB_DEVICE uint64_t word_pair(const PatternArgs& a, int64_t i) {
+  uint64_t block = uint64_t(i) / 2;
+  uint32_t c[4] = {uint32_t(block), uint32_t(block >> 32), uint32_t(a.offset), uint32_t(a.offset >> 32)};
   philox_block(c, uint32_t(a.seed), uint32_t(a.seed >> 32));
+  return i % 2 ? uint64_t(c[2]) << 32 | c[3] : uint64_t(c[0]) << 32 | c[1];
 }
-PB_DEVICE uint32_t word(const uint32_t (&c)[4], int64_t i) { return i == 0 ? c[0] : i == 1 ? c[1] : i == 2 ? c[2] : c[3]; }
+// The upper half of the 128 bits of a product.
+PB_DEVICE uint64_t high_product(uint64_t x, uint64_t y) {
+  uint64_t x0 = x & 0xffffffffu, x1 = x >> 32, y0 = y & 0xffffffffu, y1 = y >> 32;
+  uint64_t middle = x1 * y0 + (x0 * y0 >> 32), other = x0 * y1 + (middle & 0xffffffffu);
+  return x1 * y1 + (middle >> 32) + (other >> 32);
+}
 
 __global__ void __launch_bounds__(kThreads) pattern_kernel(const __grid_constant__ PatternArgs a) {
   each_index(a.n, [&](int64_t i) {
@@ -173,16 +181,7 @@ __global__ void __launch_bounds__(kThreads) pattern_kernel(const __grid_constant
       int64_t row = i / a.columns, d = i - row * a.columns - row;
       static_cast<bool*>(a.out)[i] = a.lower ? d <= a.k : d >= a.k;
     } else {
-      uint32_t c[4];
-      if (a.kind == PatternArgs::Uniform) {
-        philox_at(a, uint64_t(i) / 4, c);
-        static_cast<float*>(a.out)[i] = uniform01(word(c, i % 4));
-      } else {  // the high half of a 128-bit product
-        philox_at(a, uint64_t(i) / 2, c);
-        uint64_t high = word(c, i % 2 * 2), low = word(c, i % 2 * 2 + 1), r0 = a.range & 0xffffffffu, r1 = a.range >> 32;
-        uint64_t middle = high * r0 + (low * r0 >> 32), other = low * r1 + (middle & 0xffffffffu);
-        static_cast<uint64_t*>(a.out)[i] = uint64_t(a.start) + high * r1 + (middle >> 32) + (other >> 32);
-      }
+      static_cast<uint64_t*>(a.out)[i] = uint64_t(a.start) + high_product(word_pair(a, i), a.range);
     }
   });
 }
