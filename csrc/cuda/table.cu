@@ -16,6 +16,9 @@ int launch_encode(const CodeArgs& args, void* stream);
 int launch_decode(const CodeArgs& args, void* stream);
 const MemoryApi* memory_api();
 const CopyApi* copy_api();
+const RowApi* row_api();
+const LossApi* loss_api();
+const GatherApi* gather_api();
 
 namespace {
 
@@ -54,6 +57,9 @@ Table make_table() {
   t.launch_decode = &launch_decode;
   t.memory = memory_api();
   t.copy = copy_api();
+  t.row = row_api();
+  t.loss = loss_api();
+  t.gather = gather_api();
   return t;
 }
 
