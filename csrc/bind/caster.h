@@ -35,6 +35,7 @@ Tensor to_tensor(PyObject* o);
 Tensor asarray(PyObject* o, bool share);  // without a dtype wish
 nb::object dtype_object(DType t);
 bool to_dtype(PyObject* o, DType& t);
+Device device_at(nb::handle h, const char* op);  // None: the CPU; DeviceError for one that is not there
 Dims to_dims(PyObject* o, const char* op);  // an int or a sequence of ints
 nb::tuple shape_tuple(const Dims& d);
 // Sets the Python error for the exception in flight.
@@ -138,12 +139,3 @@ struct type_caster<pb::py::Operand> {
   static handle from_cpp(const pb::py::Operand& o, rv_policy, cleanup_list*) noexcept { return pb::py::wrap(o.t); }
 };
 }  // namespace nanobind::detail
-
-namespace pb::py {
-// A binding and its registry row in one call, for ops outside the Map and Reduce families.
-template <class F, class... A>
-void def_op(nb::module_& m, const OpInfo& info, F f, const A&... args) {
-  add_info(info);
-  m.def(info.name.data(), std::move(f), args..., info.doc.data());
-}
-}  // namespace pb::py

@@ -6,7 +6,8 @@
 #include "families/builtin.h"
 
 namespace pb::py {
-void bind_cuda(nb::module_& m);
+void bind_autocast(nb::module_& m);
+void bind_device(nb::module_& m);
 void bind_threads(nb::module_& m);
 void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
@@ -40,7 +41,8 @@ NB_MODULE(_core, m) {
   bind_fewbit(m);
   bind_user_rule(m);
   bind_autograd(m);
-  bind_cuda(m);
+  bind_autocast(m);
+  bind_device(m);
   bind_threads(m);
   bind_profile(m);
   m.def(

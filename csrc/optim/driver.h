@@ -9,6 +9,11 @@
 // of tensors are added in sorted order, so that the bits of a result depend neither on the number of threads nor on the
 // grouping. A step allocates nothing once its states exist.
 //
+// Note [Update in backward]
+// A rule that looks at one tensor at a time may step each as soon as its gradient is complete, while that is in the
+// cache, so that no two gradients need exist at once. The table is made of all parameters without their gradients;
+// `update` then runs the passes over the chunks of one of them. The bits are those of the whole step.
+//
 // Note [Tiles]
 // A pass goes through a chunk in tiles of kTile elements. What lies in memory contiguous and in the compute type is
 // used where it is; everything else (16-bit and strided tensors, narrow states) is read into a tile that stays in L1
@@ -21,6 +26,12 @@
 #include "cpu/optim_table.h"
 #include "optim/formats.h"
 #include "optim/registry.h"
+
+namespace pb::cuda {
+struct OptimTable;  // cuda/optim_call.h
+struct OptimArgs;
+struct OptimReplay;  // cuda/capture.h
+}  // namespace pb::cuda
 
 namespace pb::optim {
 
@@ -67,9 +78,18 @@ class Driver {
   void group(const RuleRow& rule, const double* hyper, const GroupOptions& options);
   void add(const Tensor& p, const Tensor& g, const Tensor& origin = Tensor());
   void prepare(const StepOptions& options);
-  void execute();  // touches no handle: may run without the interpreter lock
+  void execute();  // touches no handle: may run without the interpreter lock, where the tensors lie on the CPU
+  Device device() const { return device_; }
+  // The next step of a captured one: begin, the groups, replay; the caller launches. False: it must be captured anew.
+  bool replay(cuda::OptimReplay& r);
+  StepResult replay_result(cuda::OptimReplay& r);  // waits for the step
   StepResult commit();
   void release_gradients();
+
+  // In parts: begin, groups and tensors without gradients, prepare_parts, then `update` for a tensor of the table, by
+  // its place, once for each that has a gradient. For options without `measure` and rules without sums of Scope::Model.
+  void prepare_parts(const StepOptions& options);
+  void update(size_t place, const Tensor& g);
 
   const State* find(const Tensor& p) const;
   State& state(const Tensor& p);
@@ -125,9 +145,20 @@ class Driver {
   };
 
   bool same(const Entry& e, const Tensor& p) const;
+  // On a device (cuda/optim_call.cpp).
+  void execute_device();
+  void check_device_entry(const Entry& e) const;
+  bool in_range(const Entry& e) const;
+  void fill_device_table(std::vector<Tensor>& noise);
+  void upload_steps();
+  void note_replay();
+  void device_sums(const cuda::OptimArgs& base);
+
+  void settle(const StepOptions& options);
   void rebuild();
   void prepare_entry(Entry& e);
   void prepare_memory(Entry& e);
+  void advance_state(Entry& e);
   double norm();
   void read_chunk(size_t c);
   void sum_chunk(size_t c);
@@ -154,8 +185,11 @@ class Driver {
   std::vector<double> sums_;    // of squares, by chunk
   std::vector<double> parts_;   // of the rule's sums, by chunk
   std::vector<double> totals_;  // of squares, by tensor
+  Device device_;               // of the parameters that have a gradient
+  std::shared_ptr<cuda::OptimTable> device_table_;
   size_t cursor_ = 0;
-  int64_t elements_ = 0;
+  int64_t elements_ = 0;             // of the table
+  int64_t first_ = 0, running_ = 0;  // the elements that a pass runs over
   bool changed_ = true;
   bool finite_ = true, needs_sums_ = false, needs_norms_ = false;
   double multiplier_ = 1;
