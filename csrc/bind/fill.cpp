@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bind/front.h"
+#include "cuda/gather_call.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
@@ -52,6 +53,7 @@ Tensor triangle(const Tensor& x, int64_t k, bool lower) {
   const char* op = lower ? "tril" : "triu";
   if (x.ndim() < 2) fail<ShapeError>(op, "needs at least 2 dimensions", "use expand_dims", x);
   int64_t rows = x.shape()[x.ndim() - 2], columns = x.shape().back();
+  if (on_cuda(x)) return where(cuda::triangle(rows, columns, k, lower, x.device()), x, zeros({}, x.dtype(), x.device()));
   Tensor keep = empty({rows, columns}, DType::Bool);
   bool* p = keep.data<bool>();
   for (int64_t i = 0; i < rows; i++)

@@ -6,6 +6,7 @@
 #include "cuda/api_copy.h"
 #include "cuda/api_memory.h"
 #include "cuda/capture.h"
+#include "cuda/faults.h"
 #include "cuda/layout.h"
 #include "families/map.h"
 
@@ -95,6 +96,7 @@ void read_bytes(void* to, const void* from, size_t bytes, Device device, const c
   const Table& t = need_table(op);
   check(t.memory->copy(to, from, bytes, stream), op);
   check(t.synchronize(stream), op);
+  raise_faults(device);
 }
 
 void copy_tensor(const Tensor& dst, const Tensor& src) {

@@ -17,6 +17,9 @@ int launch_decode(const CodeArgs& args, void* stream);
 const MemoryApi* memory_api();
 const CopyApi* copy_api();
 const OptimApi* optim_api();
+const RowApi* row_api();
+const LossApi* loss_api();
+const GatherApi* gather_api();
 
 namespace {
 
@@ -56,6 +59,9 @@ Table make_table() {
   t.memory = memory_api();
   t.copy = copy_api();
   t.optim = optim_api();
+  t.row = row_api();
+  t.loss = loss_api();
+  t.gather = gather_api();
   return t;
 }
 
