@@ -49,7 +49,7 @@ def test_without_a_device_everything_says_what_is_missing():
         lambda: pb.cuda.Event(),
         lambda: C._pin(pb.ones(2)),
     ):
-        with pytest.raises(pb.DeviceError, match="is not available: .*libcuda") as info:
+        with pytest.raises(pb.DeviceError, match=r"is not available: .*libcuda") as info:
             call()
         assert "help: devices here: cpu" in str(info.value)
 

@@ -53,7 +53,8 @@ Tensor triangle(const Tensor& x, int64_t k, bool lower) {
   const char* op = lower ? "tril" : "triu";
   if (x.ndim() < 2) fail<ShapeError>(op, "needs at least 2 dimensions", "use expand_dims", x);
   int64_t rows = x.shape()[x.ndim() - 2], columns = x.shape().back();
-  if (on_cuda(x)) return where(cuda::triangle(rows, columns, k, lower, x.device()), x, zeros({}, x.dtype(), x.device()));
+  if (on_cuda(x))
+    return where(cuda::triangle(rows, columns, k, lower, x.device()), x, zeros({}, x.dtype(), x.device()));
   Tensor keep = empty({rows, columns}, DType::Bool);
   bool* p = keep.data<bool>();
   for (int64_t i = 0; i < rows; i++)

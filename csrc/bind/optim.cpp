@@ -415,11 +415,12 @@ nb::tuple replay_result(Driver& d, cuda::Capture& graph, size_t i) {
 
 void bind_optim(nb::module_& m) {
   nb::class_<cuda::Capture>(m, "_Graph", "A captured step (cuda/capture.h).")
-      .def("__init__",
-           [](cuda::Capture* self, const std::string& device) {
-             new (self) cuda::Capture(device_at(nb::str(device.c_str()), "capture"));
-           },
-           nb::arg("device"))
+      .def(
+          "__init__",
+          [](cuda::Capture* self, const std::string& device) {
+            new (self) cuda::Capture(device_at(nb::str(device.c_str()), "capture"));
+          },
+          nb::arg("device"))
       .def("end", &cuda::Capture::end)
       .def("abort", &cuda::Capture::abort)
       .def("prepare", &cuda::Capture::prepare)
@@ -479,9 +480,8 @@ void bind_optim(nb::module_& m) {
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(
       "optim_zeros_like",
-      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32, p.device());
-      }, nb::arg("p"),
-      "An empty state of p.");
+      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32, p.device()); },
+      nb::arg("p"), "An empty state of p.");
   m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"),
         "Copies the values of each source into its target.");
   m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"),

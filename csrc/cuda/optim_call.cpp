@@ -43,12 +43,14 @@ double device_norm(std::span<const Tensor> tensors, bool* finite) {
       chunks.push_back(c);
     }
   }
-  Tensor table, partial = scratch(int64_t(chunks.size() * 8 + 8), device), control = scratch(sizeof(OptimControl), device);
+  Tensor table, partial = scratch(int64_t(chunks.size() * 8 + 8), device),
+                control = scratch(sizeof(OptimControl), device);
   upload(table, chunks.data(), chunks.size() * sizeof(OptimChunk), device);
   void* stream = stream_of(device);
   const OptimApi& api = *need_table("norm").optim;
   check(api.measure(table.data<OptimChunk>(), int64_t(chunks.size()), partial.data<double>(), stream), "norm");
-  check(api.finish(partial.data<double>(), int64_t(chunks.size()), 1, -1, control.data<OptimControl>(), stream), "norm");
+  check(api.finish(partial.data<double>(), int64_t(chunks.size()), 1, -1, control.data<OptimControl>(), stream),
+        "norm");
   OptimControl result;
   read_bytes(&result, control.raw(), sizeof result, device, "norm");
   *finite = result.finite != 0;
@@ -105,8 +107,8 @@ void Driver::fill_device_table(std::vector<Tensor>& noise) {
     const Tensor& from = e.origin ? e.origin : e.p;
     const float* normals = nullptr;
     if (e.rule->noise) {
-      noise.push_back(to_device(normal_like(to_device(e.p, {}), uint64_t(e.scalars[0]), uint64_t(e.state->t + 1)),
-                                e.p.device()));
+      noise.push_back(
+          to_device(normal_like(to_device(e.p, {}), uint64_t(e.scalars[0]), uint64_t(e.state->t + 1)), e.p.device()));
       normals = noise.back().data<float>();
     }
     for (int64_t at = 0; at < e.n; at += kChunk) {
@@ -236,7 +238,8 @@ void Driver::execute_device() {
   auto* control = t.control.data<OptimControl>();
   double* partial = nullptr;
   if (options_.measure) {
-    if (!t.partial || t.partial.size() < count * 8 || !(t.partial.device() == device_)) t.partial = cuda::scratch(count * 8 + 8, device_);
+    if (!t.partial || t.partial.size() < count * 8 || !(t.partial.device() == device_))
+      t.partial = cuda::scratch(count * 8 + 8, device_);
     partial = t.partial.data<double>();
     check(table.optim->measure(t.chunk_memory.data<OptimChunk>(), count, partial, stream), "step");
   }

@@ -42,7 +42,9 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", list(RULES))
-@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}, {"scale": 2.0, "clip_value": 0.1}], ids=["", "clip", "scale"])
+@pytest.mark.parametrize(
+    "options", [{}, {"clip_norm": 0.5}, {"scale": 2.0, "clip_value": 0.1}], ids=["", "clip", "scale"]
+)
 def test_replays_equal_steps(rule, options):
     want = train("cuda", False, RULES[rule], **options)
     got = train("cuda", True, RULES[rule], **options)
@@ -140,7 +142,7 @@ def test_optimizers_that_a_graph_cannot_hold():
         opt.zero_grad()
 
     step(pb.ones(4, device="cuda"))
-    with pytest.raises(pb.GraphError, match="an optimizer needs sums over whole tensors inside pb.capture"):
+    with pytest.raises(pb.GraphError, match="an optimizer needs sums over whole tensors"):
         step(pb.ones(4, device="cuda"))
 
 
@@ -158,7 +160,7 @@ def test_a_failed_capture_takes_its_step_back():
     x = pb.ones(2, device="cuda")
     f(x)
     before = w.tolist()
-    with pytest.raises(pb.GraphError, match="inside pb.capture"):
+    with pytest.raises(pb.GraphError, match=r"inside pb\.capture"):
         f(x)
     assert w.tolist() == before
     assert opt._driver.get_state(w)[0] == 1

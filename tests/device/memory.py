@@ -77,7 +77,7 @@ def test_out_of_memory_names_sizes_and_holders_and_can_be_repeated():
     held = pb.exp(pb.zeros((total // 16,), device="cuda"))  # a quarter, by exp
     half = total // 2
     keep = pb.zeros((half,), dtype=pb.uint8, device="cuda")
-    with pytest.raises(MemoryError, match="is out of memory: .* were asked for") as info:
+    with pytest.raises(MemoryError, match=r"is out of memory: .* were asked for") as info:
         pb.add(keep, keep)
     text = str(info.value)
     assert text.startswith("add: cuda:0") and "1 x" in text and "by exp" in text and "help:" in text

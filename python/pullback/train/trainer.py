@@ -19,6 +19,7 @@ from pullback.cuda import to_device
 
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
+from .captured import CapturedStep
 from .history import History
 from .keeping import Keeping
 from .loop import Context, Means, blame, count_items, is_number, windows
@@ -33,7 +34,8 @@ class Trainer:
     loss, or a dict of numbers with the scalar under "loss"; or it calls `ctx.backward(loss, name)` and
     `ctx.update(name)` itself, as with several optimizers, and returns a dict of numbers to log. One optimizer step is
     made for each `accumulate` batches, with the gradient of the mean over all their items, also for a shorter last
-    window. Batches are moved to the device where the model lies. Numbers of steps and epochs count from the start of training, resumed parts included.
+    window. Batches are moved to the device where the model lies. Numbers of steps and epochs count from the start of
+    training, resumed parts included.
 
     Args:
         model: a `pb.nn.Module`.
@@ -120,9 +122,9 @@ class Trainer:
             check_scaled(self.optimizers)
         if capture:
             check_capture(options, self.optimizers)
-        self._captured = pb.capture(self._whole_step) if capture else None
+        self._captured = CapturedStep(self) if capture else None
         self.precision, self._in_backward = precision, update == "in_backward"
-        self._autocast = None if precision == "float32" else pb.autocast(precision)
+        self.autocast = None if precision == "float32" else pb.autocast(precision)
         self.loss_scale = LossScale() if precision == "float16" else None
         self.loss, self._step = loss, step
         self.metrics = metrics_of(metrics)
@@ -146,7 +148,7 @@ class Trainer:
         self.total_steps: int | None = None
         self._means = Means()
         self._interrupted = False
-        self._skipped = False  # a step of this window, by the loss scale
+        self.skipped = False  # a step of this window, by the loss scale
         self._unsaved = True
         self._loaders: dict[str, Any] = {}
         self._loader_states: dict[str, Any] = {}
@@ -313,7 +315,7 @@ class Trainer:
         self.last_lr = self._rates()
         means = Means()
         if self._captured is not None and self._device() != "cpu":
-            self._captured_step(window[0], counts[0], means)
+            means.add(self._captured(window[0]), counts[0])
         elif any(getattr(o, "needs_closure", False) for o in self.optimizers.values()):
             self._closure_step(window, weights, counts, means)
         else:
@@ -334,8 +336,8 @@ class Trainer:
             if not (manual or self._in_backward):
                 self.update(self.optimizer_name(None))
         if self.loss_scale is not None:
-            self.loss_scale.update(self._skipped)
-            self._skipped = False
+            self.loss_scale.update(self.skipped)
+            self.skipped = False
         for schedule in self._schedules:
             schedule.after_step()
         if self.ema is not None:
@@ -349,8 +351,8 @@ class Trainer:
         generator = pb.random.default_generator()
         before = generator.get_state()
         try:
-            with self.keeping.around(self.model, lambda: self._compute(batch, Context(self, training=False))[0]):
-                loss, numbers = self._compute(batch, ctx)
+            with self.keeping.around(self.model, lambda: self.compute(batch, Context(self, training=False))[0]):
+                loss, numbers = self.compute(batch, ctx)
             if not ctx.manual:
                 if loss is None:
                     raise ValueError(
@@ -362,17 +364,17 @@ class Trainer:
         except _NotFinite as error:
             generator.set_state(before)
             silent = Context(self, training=False)
-            reason = blame(self.model, batch, lambda: self._compute(batch, silent))
+            reason = blame(self.model, batch, lambda: self.compute(batch, silent))
             raise FloatingPointError(
                 f"fit: the loss is {error.value} at step {self.step + 1} (epoch {self.epoch + 1}): {reason}\n"
                 "help: look at the data, lower the learning rate, or pass clip_norm=1.0"
             ) from None
 
-    def _compute(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
+    def compute(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
         """(loss or None, the numbers to log) of one batch, in the precision of this trainer."""
-        if self._autocast is None:
+        if self.autocast is None:
             return self._evaluate(batch, ctx)
-        with self._autocast:
+        with self.autocast:
             return self._evaluate(batch, ctx)
 
     def _evaluate(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
@@ -433,55 +435,19 @@ class Trainer:
         optimizer = self.optimizers[name]
         if self.loss_scale is None:
             optimizer.step(clip_norm=self.clip_norm)
-            self._check_skipped(optimizer)
+            self.check_skipped(optimizer)
         else:
             optimizer.step(clip_norm=self.clip_norm, scale=self.loss_scale.value)
-            self._skipped = self._skipped or optimizer.last_skipped
+            self.skipped = self.skipped or optimizer.last_skipped
         optimizer.zero_grad()
 
-    def _check_skipped(self, optimizer: Any) -> None:
+    def check_skipped(self, optimizer: Any) -> None:
+        """Raises where the last step of an optimizer was left out."""
         if getattr(optimizer, "last_skipped", False):
             raise FloatingPointError(
                 f"fit: a gradient is not finite at step {self.step + 1} (epoch {self.epoch + 1}), though the loss is\n"
                 "help: pass detect_anomaly=True to find the op that made it"
             )
-
-    def _whole_step(self, x: Any, y: Any, scale: float | None) -> dict[str, Any]:
-        """Forward, backward and update of one batch without reading a value: what is captured."""
-        name = self.optimizer_name(None)
-        with self.keeping.around(self.model, lambda: self._compute((x, y), Context(self, training=False))[0]):
-            with self._autocast or contextlib.nullcontext():
-                assert self.loss is not None
-                prediction = self.model(x)
-                loss = self.loss(prediction, y)
-                with pb.no_grad():
-                    numbers = {key: f(prediction, y) for key, f in self.metrics.items()}
-            self.add_gradient(loss, 1.0, name)
-        optimizer = self.optimizers[name]
-        optimizer.step(clip_norm=self.clip_norm, scale=scale)
-        optimizer.zero_grad()
-        return {"loss": loss} | numbers
-
-    def _captured_step(self, batch: Any, count: float, means: Means) -> None:
-        assert self._captured is not None
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise TypeError(
-                f"fit: a batch must be (x, y), got {type(batch).__name__}\nhelp: leave capture=False for other batches"
-            )
-        result = self._captured(*batch, None if self.loss_scale is None else self.loss_scale.value)
-        numbers = {name: float(value) for name, value in result.items()}
-        optimizer = self.optimizers[self.optimizer_name(None)]
-        if self.loss_scale is not None:
-            self._skipped = optimizer.last_skipped
-        else:
-            if not math.isfinite(numbers["loss"]):
-                raise FloatingPointError(
-                    f"fit: the loss is {numbers['loss']} at step {self.step + 1} (epoch {self.epoch + 1}), and with "
-                    "capture=True the step was made\nhelp: go on from a checkpoint with capture=False, which names "
-                    "the module"
-                )
-            self._check_skipped(optimizer)
-        means.add(numbers, count)
 
     def _closure_step(self, window: list[Any], weights: list[float], counts: list[float], means: Means) -> None:
         """The step of an optimizer that computes the loss itself, as often as its rule needs."""
@@ -501,7 +467,7 @@ class Trainer:
 
         optimizer = self.optimizers[self.optimizer_name(None)]
         optimizer.step(closure, clip_norm=self.clip_norm)
-        self._check_skipped(optimizer)
+        self.check_skipped(optimizer)
         optimizer.zero_grad()
 
     def optimizer_name(self, name: str | None) -> str:
@@ -553,7 +519,7 @@ class Trainer:
         try:
             with self.averaged(), pb.no_grad():
                 for batch in data:
-                    _, numbers = self._compute(self._moved(batch), Context(self, training=False))
+                    _, numbers = self.compute(self._moved(batch), Context(self, training=False))
                     means.add(numbers, self._items(batch))
         finally:
             if was_training:
