@@ -72,7 +72,17 @@ Cache& cache() {
 const MemoryApi& api() { return *need_table("alloc").memory; }
 
 bool is_small(int64_t bytes) { return bytes <= kSmall; }
+// With PULLBACK_CUDA_EXACT every tensor is an allocation of its very size, for tools that watch its ends.
+bool exact() {
+  static const bool on = [] {
+    const char* text = std::getenv("PULLBACK_CUDA_EXACT");
+    return text && *text == '1';
+  }();
+  return on;
+}
+
 int64_t segment_bytes(int64_t bytes) {
+  if (exact()) return bytes;
   if (is_small(bytes)) return kSmallSegment;
   if (bytes < kMiddle) return kMiddleSegment;
   return (bytes + kLargeRound - 1) / kLargeRound * kLargeRound;
@@ -230,7 +240,10 @@ std::string holders(const Cache& c, int device) {
 
 }  // namespace
 
-int64_t block_bytes(int64_t bytes) { return bytes ? (bytes + kRound - 1) / kRound * kRound : kRound; }
+int64_t block_bytes(int64_t bytes) {
+  if (exact()) return std::max<int64_t>(bytes, 1);
+  return bytes ? (bytes + kRound - 1) / kRound * kRound : kRound;
+}
 
 void* get(size_t asked, Device device) {
   void* stream = stream_of(device);
@@ -240,7 +253,7 @@ void* get(size_t asked, Device device) {
   Key key{device.index, stream, c.pool_of[device.index], is_small(bytes)};
   DeviceStats& s = c.stats[device.index];
   if (!c.pending.empty() && !key.pool) collect(c, false);
-  Block* b = best_fit(c, key, bytes);
+  Block* b = exact() ? nullptr : best_fit(c, key, bytes);
   if (!b) b = new_segment(c, key, bytes);
   if (!b && !key.pool) {
     s.retries++;
@@ -282,6 +295,7 @@ void put(void* p, Device device) {
     waits = true;
   }
   if (!waits) make_free(c, b);
+  if (exact()) drop_cached(c, device.index);
 }
 
 void used_on(void* p, void* stream, Device) {

@@ -49,7 +49,7 @@ def close(got: pb.Tensor, want: pb.Tensor, tol: float) -> None:
 
 
 def isolated(f: Callable[[], Any]) -> str:
-    """Runs f in a forked child, so that a fault of the host ends one test only: "", "DeviceError: ..." or what failed."""
+    """Runs f in a forked child, so that a fault of the host ends one test only: "", "DeviceError: ..." or the failure."""
     if not EMULATED:
         return attempt(f)
     read, write = os.pipe()

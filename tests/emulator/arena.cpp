@@ -22,6 +22,7 @@ constexpr size_t kPage = 4096, kNear = 1 << 20, kAlign = 256, kSpace = size_t(25
 struct Allocation {
   char* pages;
   size_t page_bytes, bytes;
+  bool open;
   size_t slack() const { return size_t(pages + page_bytes - start) - bytes; }
   char* start;
 };
@@ -30,6 +31,7 @@ struct Device {
   size_t next = 0, used = 0;
   int open = 0;
   std::map<const char*, Allocation> live;  // by start
+  std::vector<Allocation*> opened;
 };
 Device devices[kMostDevices];
 
@@ -41,8 +43,11 @@ bool make_space(Device& d) {
   return true;
 }
 
-void permit(const Device& d, int protection) {
-  for (const auto& [start, a] : d.live) mprotect(a.pages, a.page_bytes, protection);
+void open(Device& d, Allocation& a) {
+  if (a.open) return;
+  mprotect(a.pages, a.page_bytes, PROT_READ | PROT_WRITE);
+  a.open = true;
+  d.opened.push_back(&a);
 }
 
 void drop(Device& d, const Allocation& a) {
@@ -55,7 +60,7 @@ void drop(Device& d, const Allocation& a) {
 }
 
 // The allocation at or before p, null if there is none.
-const Allocation* before(const Device& d, const void* p) {
+Allocation* before(Device& d, const void* p) {
   auto next = d.live.upper_bound(static_cast<const char*>(p));
   return next == d.live.begin() ? nullptr : &std::prev(next)->second;
 }
@@ -75,7 +80,7 @@ void* device_allocate(int device, size_t bytes) {
   Device& d = devices[device];
   size_t rounded = (bytes + kAlign - 1) / kAlign * kAlign, pages = (rounded + kPage - 1) / kPage * kPage;
   if (bytes > device_free_bytes(device) || !make_space(d) || pages + kPage > kSpace - d.next) return nullptr;
-  Allocation a{d.space + d.next, pages, bytes, d.space + d.next + (pages - rounded)};
+  Allocation a{d.space + d.next, pages, bytes, false, d.space + d.next + (pages - rounded)};
   d.next += pages + kPage;
   d.used += bytes;
   mprotect(a.pages, a.page_bytes, PROT_READ | PROT_WRITE);
@@ -85,7 +90,7 @@ void* device_allocate(int device, size_t bytes) {
   ASAN_POISON_MEMORY_REGION(a.pages, a.page_bytes);
   ASAN_UNPOISON_MEMORY_REGION(a.start, a.bytes);
 #endif
-  if (!d.open) mprotect(a.pages, a.page_bytes, PROT_NONE);
+  mprotect(a.pages, a.page_bytes, PROT_NONE);
   d.live.emplace(a.start, a);
   return a.start;
 }
@@ -104,6 +109,7 @@ void device_release_all() {
   for (Device& d : devices) {
     for (const auto& [start, a] : d.live) drop(d, a);
     d.live.clear();
+    d.opened.clear();
   }
 }
 
@@ -137,22 +143,43 @@ std::string describe(const void* p) {
 
 std::string check_ends(int device) {
 #if !defined(__SANITIZE_ADDRESS__)
-  for (const auto& [start, a] : devices[device].live) {
-    const char* end = a.start + a.bytes;
-    for (size_t i = 0; i < a.slack(); i++)
+  for (const Allocation* a : devices[device].opened) {
+    const char* end = a->start + a->bytes;
+    for (size_t i = 0; i < a->slack(); i++)
       if (end[i] != char(0xff)) return "a write " + describe(end + i);
-    for (const char* head = a.pages; head < a.start; head++)
-      if (*head != char(0xff)) return "a write before an allocation of " + std::to_string(a.bytes) + " bytes";
+    for (const char* head = a->pages; head < a->start; head++)
+      if (*head != char(0xff)) return "a write before an allocation of " + std::to_string(a->bytes) + " bytes";
   }
 #endif
   return "";
 }
 
+bool open_at(const void* p) {
+  int device = device_of(p);
+  if (device < 0 || devices[device].open == 0) return false;
+  Allocation* a = before(devices[device], static_cast<const char*>(p) + kAlign);  // the bytes before the start, too
+  if (!a || static_cast<const char*>(p) < a->pages) a = before(devices[device], p);
+  if (!a || a->open || static_cast<const char*>(p) < a->pages ||
+      static_cast<const char*>(p) >= a->pages + a->page_bytes)
+    return false;
+  open(devices[device], *a);
+  return true;
+}
+
 Opened::Opened(int device) : device_(device) {
-  if (device_ >= 0 && devices[device_].open++ == 0) permit(devices[device_], PROT_READ | PROT_WRITE);
+  if (device_ < 0) return;
+  devices[device_].open++;
+#if defined(__SANITIZE_ADDRESS__) || defined(PB_EMULATOR_TSAN)
+  for (auto& [start, a] : devices[device_].live) open(devices[device_], a);  // no handler of faults
+#endif
 }
 Opened::~Opened() {
-  if (device_ >= 0 && --devices[device_].open == 0) permit(devices[device_], PROT_NONE);
+  if (device_ < 0 || --devices[device_].open > 0) return;
+  for (Allocation* a : devices[device_].opened) {
+    mprotect(a->pages, a->page_bytes, PROT_NONE);
+    a->open = false;
+  }
+  devices[device_].opened.clear();
 }
 
 }  // namespace emulator

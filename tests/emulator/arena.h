@@ -24,7 +24,11 @@ std::string describe(const void* p);
 // What was written past the end of an allocation, empty for nothing.
 std::string check_ends(int device);
 
-// For the length of its life the device's memory may be read and written.
+// Note [Opening on a fault]
+// While a device is open, an allocation becomes readable and writable at the first touch: `open_at` from the handler of
+// the fault, or by name from a copy. So a launch costs as much as it touches, however much is allocated.
+bool open_at(const void* p);  // false where p lies in no closed allocation of an open device
+// For the length of its life the device is open; then what was opened is closed.
 class Opened {
  public:
   explicit Opened(int device);

@@ -30,6 +30,7 @@ void hand_on(int signal, siginfo_t* info, void* context) {
 // process.
 void on_fault(int signal, siginfo_t* info, void* context) {
   void* address = info->si_addr;
+  if (inside() && signal == SIGSEGV && open_at(address)) return;  // Note [Opening on a fault]
   if (inside()) {
     Failure f{signal == SIGILL ? cudaErrorMisalignedAddress : cudaErrorIllegalAddress, ""};
     char text[64];

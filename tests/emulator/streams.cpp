@@ -14,6 +14,7 @@ cudaError_t transfer(void* to, const void* from, size_t bytes) {
   if ((a >= 0 && !device_holds(to, bytes)) || (b >= 0 && !device_holds(from, bytes)))
     return give(cudaErrorInvalidValue);
   Opened first(a), second(b);
+  open_at(to), open_at(from);
   std::memmove(to, from, bytes);
   return cudaSuccess;
 }
@@ -55,6 +56,7 @@ cudaError_t fill(void* p, int byte, size_t bytes, EmulatedStream* s) {
   work.run = [p, byte, bytes] {
     if (!device_holds(p, bytes)) return give(cudaErrorInvalidValue);
     Opened opened(device_of(p));
+    open_at(p);
     std::memset(p, byte, bytes);
     return cudaSuccess;
   };
