@@ -45,10 +45,10 @@ Tensor dense(const Problem& p, const Tensor& x, const Tensor& target, const Tens
 // product with the cotangent. Where the gradient itself is differentiated, the slope gives softmax(x) back, and that
 // has its place in the graph as the softmax of the logits: any order, without the logits.
 
-// softmax(x) of known values p as a recorded op on `x`, which may be a handle without data.
-Tensor softmax_known(const Tensor& x, const Tensor& p) {
+// softmax(x) of known values p as a recorded op on `x`, of this dtype, which may be a handle without data.
+Tensor softmax_known(const Tensor& x, const Tensor& p, DType dtype) {
   Tensor y = detach(p);
-  record("softmax", {x}, y, {Saved::output(y)}, [dtype = x.dtype()](const Slots& s, const PullArgs& a) {
+  record("softmax", {x}, y, {Saved::output(y)}, [dtype](const Slots& s, const PullArgs& a) {
     Tensor y = s[0];
     a.gin[0] = cast(plain_pull(a.g[0], y) ? row_run<SoftmaxPull>({a.g[0], y}, {}, {}).y
                                           : row_graph<SoftmaxPull>({a.g[0], y}, {}, {}),
@@ -58,14 +58,14 @@ Tensor softmax_known(const Tensor& x, const Tensor& p) {
 }
 
 // With V = Tensor: the cotangent of x by recorded ops; rows that do not count give 0 whatever x holds.
-Tensor graph_pull(const Tensor& x, const Tensor& g, const Tensor& slope, const Tensor& q) {
+Tensor graph_pull(const Tensor& x, const Tensor& g, const Tensor& slope, const Tensor& q, DType dtype) {
   Tensor all, p;
   {
     GradMode off(false);
     all = sum(q, {-1}, true);
     p = where(all == Tensor(0.0), Tensor(0.0), (slope + q) / where(all == Tensor(0.0), Tensor(1.0), all));
   }
-  return expand_dims(g, -1) * (all * softmax_known(x, p) - q);
+  return expand_dims(g, -1) * (all * softmax_known(x, p, dtype) - q);
 }
 
 // On a device: loss and slope by one kernel, 16-bit logits and slope as they are.
@@ -81,7 +81,7 @@ Tensor device_rows(const Tensor& x, const Tensor& target, const Tensor& weight, 
              return;
            }
            Tensor wide = cast(slope, DType::F32);
-           a.gin[0] = cast(graph_pull(s.input(0), g, wide, dense(p, wide, s[1], s[2])), slope.dtype());
+           a.gin[0] = cast(graph_pull(s.input(0), g, wide, dense(p, wide, s[1], s[2]), slope.dtype()), slope.dtype());
          });
   return loss;
 }
@@ -114,7 +114,7 @@ Tensor fused_rows(const Tensor& x, const Tensor& target, const Tensor& weight, c
              a.gin[0] = slope * expand_dims(cast(g, slope.dtype()), -1);
              return;
            }
-           a.gin[0] = graph_pull(s.input(0), g, slope, dense(p, slope, s[1], s[2]));
+           a.gin[0] = graph_pull(s.input(0), g, slope, dense(p, slope, s[1], s[2]), slope.dtype());
          });
   return loss;
 }
@@ -140,7 +140,8 @@ cuda::Targets device_targets(const char* op, const Tensor& target, int64_t class
     if (!(target.device() == device)) mixed_devices(op, target, weight);
     return cuda::targets_of(op, target, classes, o.has_ignored ? &o.ignored : nullptr, weight, device);
   }
-  return cuda::targets_of(op, to_device(checked_target(op, target, classes, o), device), classes, &none, weight, device);
+  return cuda::targets_of(op, to_device(checked_target(op, target, classes, o), device), classes, &none, weight,
+                          device);
 }
 
 Tensor reduce(const Tensor& loss, double total, Options::Reduction r) {
@@ -264,12 +265,12 @@ Tensor nll(const Tensor& input, const Tensor& target, const Tensor& weight, cons
     fail<DTypeError>(op, "the target must be integer classes", "cross_entropy takes probabilities", target);
   p.x = cast(p.x, row_compute(p.result));
   int64_t n = p.x.shape().back();
-  Tensor t = on_cuda(p.x) ? device_targets(op, target, n, o, {}, p.x.device()).classes
-                          : checked_target(op, target, n, o);
+  Tensor t =
+      on_cuda(p.x) ? device_targets(op, target, n, o, {}, p.x.device()).classes : checked_target(op, target, n, o);
   Tensor counted = t >= scalar_weak(int64_t(0)), zero = Tensor(0.0);
   Tensor safe = where(counted, t, scalar_weak(int64_t(0)));
-  if (t.size() == 0) return o.reduction == Options::None ? zeros(p.kept, p.result, p.x.device())
-                                                             : zeros({}, p.result, p.x.device());
+  if (t.size() == 0)
+    return o.reduction == Options::None ? zeros(p.kept, p.result, p.x.device()) : zeros({}, p.result, p.x.device());
   Tensor loss = -reshape(take_along_axis(p.x, expand_dims(safe, p.x.ndim() - 1), -1), p.kept);
   Tensor total;
   if (weight) {
