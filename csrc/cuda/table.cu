@@ -14,6 +14,12 @@ int launch_reduce(const ReduceEntry& entry, const ReduceArgs& args, void* stream
 int launch_optim(Kernel kernel, const OptimArgs& args, void* stream);
 int launch_encode(const CodeArgs& args, void* stream);
 int launch_decode(const CodeArgs& args, void* stream);
+const MemoryApi* memory_api();
+const CopyApi* copy_api();
+const MatmulApi* matmul_api();
+const ConvApi* conv_api();
+const PoolApi* pool_api();
+const AttentionApi* attention_api();
 
 namespace {
 
@@ -50,6 +56,12 @@ Table make_table() {
   t.launch_optim = &launch_optim;
   t.launch_encode = &launch_encode;
   t.launch_decode = &launch_decode;
+  t.memory = memory_api();
+  t.copy = copy_api();
+  t.matmul = matmul_api();
+  t.conv = conv_api();
+  t.pool = pool_api();
+  t.attention = attention_api();
   return t;
 }
 
