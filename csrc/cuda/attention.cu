@@ -153,14 +153,24 @@ PB_DEVICE float score(const AttentionArgs& a, int64_t mask, int64_t query, int64
   if (a.mask_type == Type::Bool) return m != 0.0f ? s : kNever;
   return s + m;
 }
-// What dropout makes of 1 at a probability: 0 or 1 / (1 - p), as the CPU draws it.
-PB_DEVICE float kept(const AttentionArgs& a, int64_t head, int64_t query, int64_t key) {
-  uint64_t i = uint64_t((head * a.queries + query) * a.keys + key), block = i / 4;
-  uint32_t c[4] = {uint32_t(block), uint32_t(block >> 32), uint32_t(a.offset), uint32_t(a.offset >> 32)};
-  philox_block(c, uint32_t(a.seed), uint32_t(a.seed >> 32));
-  float u = uniform01(i % 4 == 0 ? c[0] : i % 4 == 1 ? c[1] : i % 4 == 2 ? c[2] : c[3]);
-  return u < a.dropout ? 0.0f : 1.0f / (1.0f - a.dropout);
+// Which probabilities of a thread dropout keeps, as the CPU draws it: bit kKeys i + j of row i and key j.
+template <class S>
+PB_DEVICE unsigned kept_bits(const AttentionArgs& a, int64_t head, int64_t q0, int64_t k0) {
+  unsigned bits = 0;
+  if (!(a.dropout > 0.0f)) return ~0u;
+#pragma unroll 1
+  for (int n = 0; n < 4 * S::kKeys; n++) {
+    int64_t query = q0 + down() * 4 + n / S::kKeys, key = k0 + across() + n % S::kKeys * kAcross;
+    uint64_t i = uint64_t((head * a.queries + query) * a.keys + key), block = i / 4;
+    uint32_t c[4] = {uint32_t(block), uint32_t(block >> 32), uint32_t(a.offset), uint32_t(a.offset >> 32)};
+    philox_block(c, uint32_t(a.seed), uint32_t(a.seed >> 32));
+    float u = uniform01(i % 4 == 0 ? c[0] : i % 4 == 1 ? c[1] : i % 4 == 2 ? c[2] : c[3]);
+    bits |= unsigned(!(u < a.dropout)) << n;
+  }
+  return bits;
 }
+// What it makes of 1 where it keeps.
+PB_DEVICE float raised(const AttentionArgs& a) { return a.dropout > 0.0f ? 1.0f / (1.0f - a.dropout) : 1.0f; }
 
 // Over the 16 threads that share rows.
 PB_DEVICE float max_across(float v) {
@@ -187,6 +197,8 @@ template <class S>
 PB_DEVICE void soften(const AttentionArgs& a, int64_t head, int64_t mask, int64_t q0, int64_t k0,
                       float (&s)[4][S::kKeys], float (&top)[4], float (&total)[4], float (&o)[4][4 * S::kFours],
                       float* p) {
+  const unsigned bits = kept_bits<S>(a, head, q0, k0);
+  const float raise = raised(a);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     int64_t query = q0 + down() * 4 + i;
@@ -200,11 +212,9 @@ PB_DEVICE void soften(const AttentionArgs& a, int64_t head, int64_t mask, int64_
     float base = best == kNever ? 0.0f : best, keep = exp(top[i] - base), sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < S::kKeys; j++) {
-      int key = across() + kAcross * j;
       float e = s[i][j] == kNever ? 0.0f : exp(s[i][j] - base);
       sum += e;
-      if (a.dropout > 0.0f) e *= kept(a, head, query, k0 + key);
-      p[key * S::kScores + down() * 4 + i] = e;
+      p[(across() + kAcross * j) * S::kScores + down() * 4 + i] = bits >> (S::kKeys * i + j) & 1 ? e * raise : 0.0f;
     }
     total[i] = total[i] * keep + sum_across(sum);
     top[i] = best;
@@ -273,6 +283,8 @@ __global__ void __launch_bounds__(kThreads) delta_kernel(const __grid_constant__
 template <class S>
 PB_DEVICE void derive(const AttentionArgs& a, int64_t head, int64_t mask, int64_t q0, int64_t k0,
                       float (&s)[4][S::kKeys], float (&d)[4][S::kKeys]) {
+  const unsigned bits = kept_bits<S>(a, head, q0, k0);
+  const float raise = raised(a);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     int64_t query = q0 + down() * 4 + i, row = head * a.queries + query;
@@ -282,7 +294,7 @@ PB_DEVICE void derive(const AttentionArgs& a, int64_t head, int64_t mask, int64_
     for (int j = 0; j < S::kKeys; j++) {
       int64_t key = k0 + across() + kAcross * j;
       float x = score(a, mask, query, key, s[i][j]);
-      float e = x == kNever ? 0.0f : exp(x - lse), keep = a.dropout > 0.0f ? kept(a, head, query, key) : 1.0f;
+      float e = x == kNever ? 0.0f : exp(x - lse), keep = bits >> (S::kKeys * i + j) & 1 ? raise : 0.0f;
       s[i][j] = e * keep;
       d[i][j] = e == 0.0f ? 0.0f : e * (d[i][j] * keep - delta);
     }

@@ -35,4 +35,18 @@ enum class Pool { MaxForward, MaxScatter, MaxGather, MeanForward, MeanPull };
 void pool(Pool kind, const Tensor& out, const Tensor& in, const Tensor& index, const PoolShape& s,
           bool adaptive = false);
 
+// families/attention.cpp: in tiles, the scores never in memory. `fits`: types, shapes and widths that the kernels take.
+struct AttentionCall {
+  double scale;
+  bool causal;
+  Tensor mask;                 // or none; broadcasts to the scores
+  double dropout = 0;          // of the probabilities, with the numbers that the dropout op draws from
+  uint64_t seed = 0, offset = 0;
+};
+bool attention_fits(const Tensor& q, const Tensor& k, const Tensor& v);
+void attention_forward(const AttentionCall& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+                       const Tensor& lse);
+void attention_backward(const AttentionCall& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+                        const Tensor& lse, const Tensor& gy, const Tensor& gq, const Tensor& gk, const Tensor& gv);
+
 }  // namespace pb::cuda
