@@ -1,18 +1,23 @@
 // A stack of matrices anywhere in memory, and its batch axes as few as they can be: what products share on any device.
 #pragma once
+#include "cpu/gemm_args.h"
 #include "tensor/tensor.h"
 
 namespace pb {
 
 struct Stack {
   const void* data;
+  Form form;
+  int64_t bytes;  // of a number
   int64_t row, col;
   Shape batch;
   Strides strides;
 };
+inline Form form_of(DType d) { return d == DType::BF16 ? Form::BF16 : d == DType::F16 ? Form::F16 : Form::Same; }
 inline Stack stack_of(const Tensor& t, bool transposed) {
   int n = t.ndim();
-  Stack s{t.raw(), n > 1 ? t.strides()[n - 2] : 0, t.strides()[n - 1], t.shape(), t.strides()};
+  Stack s{t.raw(),   form_of(t.dtype()), itemsize(t.dtype()), n > 1 ? t.strides()[n - 2] : 0, t.strides()[n - 1],
+          t.shape(), t.strides()};
   s.batch.resize(n > 2 ? n - 2 : 0);
   s.strides.resize(n > 2 ? n - 2 : 0);
   if (transposed) std::swap(s.row, s.col);
