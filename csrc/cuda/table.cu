@@ -20,6 +20,10 @@ const OptimApi* optim_api();
 const RowApi* row_api();
 const LossApi* loss_api();
 const GatherApi* gather_api();
+const MatmulApi* matmul_api();
+const ConvApi* conv_api();
+const PoolApi* pool_api();
+const AttentionApi* attention_api();
 
 namespace {
 
@@ -62,6 +66,10 @@ Table make_table() {
   t.row = row_api();
   t.loss = loss_api();
   t.gather = gather_api();
+  t.matmul = matmul_api();
+  t.conv = conv_api();
+  t.pool = pool_api();
+  t.attention = attention_api();
   return t;
 }
 
