@@ -178,10 +178,12 @@ void bind_device(nb::module_& m) {
   m.def("_cuda_missing", &cuda::missing, "What is missing for a CUDA device to be there.");
   m.def("_cuda_properties", &properties, nb::arg("index"), "(name, major, minor) of a device.");
   m.def("_cuda_stats", [](int i) { return stats_of(cuda_device(i)); }, nb::arg("index"), "The allocator's figures.");
-  m.def("_cuda_reset_peak", [](int i) { cuda::reset_peak(cuda_device(i).index); }, nb::arg("index"),
-        "Sets the peak to what is in use now.");
-  m.def("_cuda_empty_cache", [](int i) { cuda::empty_cache(cuda_device(i).index); }, nb::arg("index"),
-        "Gives cached memory back to the device.");
+  m.def(
+      "_cuda_reset_peak", [](int i) { cuda::reset_peak(cuda_device(i).index); }, nb::arg("index"),
+      "Sets the peak to what is in use now.");
+  m.def(
+      "_cuda_empty_cache", [](int i) { cuda::empty_cache(cuda_device(i).index); }, nb::arg("index"),
+      "Gives cached memory back to the device.");
   m.def(
       "_cuda_synchronize",
       [](int i) {

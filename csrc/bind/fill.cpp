@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bind/front.h"
+#include "cuda/gather_call.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
@@ -52,6 +53,8 @@ Tensor triangle(const Tensor& x, int64_t k, bool lower) {
   const char* op = lower ? "tril" : "triu";
   if (x.ndim() < 2) fail<ShapeError>(op, "needs at least 2 dimensions", "use expand_dims", x);
   int64_t rows = x.shape()[x.ndim() - 2], columns = x.shape().back();
+  if (on_cuda(x))
+    return where(cuda::triangle(rows, columns, k, lower, x.device()), x, zeros({}, x.dtype(), x.device()));
   Tensor keep = empty({rows, columns}, DType::Bool);
   bool* p = keep.data<bool>();
   for (int64_t i = 0; i < rows; i++)
@@ -87,7 +90,7 @@ void fill_with(const Tensor& out, const Tensor& value, const char* op) {
   if (!(broadcast(value.shape(), out.shape(), op) == out.shape()))
     fail<ShapeError>(op, "the fill value does not broadcast to the shape", "pass a number or a smaller tensor", out,
                      value);
-  copy_into(out, value);
+  copy_into(out, beside(value, out));
 }
 
 Device device_like(nb::handle h, const Tensor& x, const char* op) {

@@ -175,9 +175,10 @@ DType dtype_of(const dl::DataType& d) {
 Device device_of(int type, int id) {
   if (type == dl::kCpu || type == dl::kCudaHost) return {};
   if (type != dl::kCuda || id < 0 || id >= cuda::kMaxDevices)
-    fail<DeviceError>("from_dlpack",
-                      "the data lies on DLPack device type " + std::to_string(type) + ", not on the CPU or a CUDA device",
-                      "move it to the CPU first");
+    fail<DeviceError>(
+        "from_dlpack",
+        "the data lies on DLPack device type " + std::to_string(type) + ", not on the CPU or a CUDA device",
+        "move it to the CPU first");
   Device d{Device::CUDA, int8_t(id)};
   cuda::need_device(d, "from_dlpack");
   return d;
@@ -404,8 +405,8 @@ void show_to_stream(const Tensor& x, nb::handle stream) {
 
 nb::object to_dlpack(const Tensor& x, nb::handle stream, nb::handle max_version, nb::handle device, nb::handle copy) {
   if (on_cuda(x)) {
-    if (!device.is_none() && (nb::cast<int>(nb::int_(device[0])) != dl::kCuda ||
-                              nb::cast<int>(nb::int_(device[1])) != x.device().index))
+    if (!device.is_none() &&
+        (nb::cast<int>(nb::int_(device[0])) != dl::kCuda || nb::cast<int>(nb::int_(device[1])) != x.device().index))
       buffer_error("__dlpack__: the data lies on a CUDA device\nhelp: pass dl_device=None and move it afterwards");
     show_to_stream(x, stream);
   } else {
@@ -465,16 +466,18 @@ void bind_interop(nb::module_& m) {
        nb::kw_only(), nb::arg("stream").none() = none, nb::arg("max_version").none() = none,
        nb::arg("dl_device").none() = none, nb::arg("copy").none() = none,
        "A DLPack capsule of this memory; writes made through it are not tracked.")
-      .def("__dlpack_device__", [](const PyTensor& x) {
-        Device d = x.t.device();
-        return nb::make_tuple(int(d.kind == Device::CUDA ? dl::kCuda : dl::kCpu), int(d.index));
-      })
+      .def("__dlpack_device__",
+           [](const PyTensor& x) {
+             Device d = x.t.device();
+             return nb::make_tuple(int(d.kind == Device::CUDA ? dl::kCuda : dl::kCpu), int(d.index));
+           })
       .def(
           "__array__", [](nb::handle self, nb::handle dtype, nb::handle copy) { return to_numpy(self, dtype, copy); },
           nb::arg("dtype").none() = none, nb::arg("copy").none() = none)
       .def(
           "numpy", [](nb::handle self) { return to_numpy(self, nb::none(), nb::none()); },
-          "A NumPy array on the same memory, of a device tensor a copy. Writes through it are not tracked.\n\nExample:\n"
+          "A NumPy array on the same memory, of a device tensor a copy. Writes through it are not "
+          "tracked.\n\nExample:\n"
           "    >>> pb.arange(3).numpy().tolist()\n    [0, 1, 2]");
   m.def(
       "from_dlpack",

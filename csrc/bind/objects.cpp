@@ -51,10 +51,9 @@ nb::tuple reduce(nb::handle self) {
   const Tensor& x = unwrap(self.ptr());
   nb::object make = nb::module_::import_("pullback._functions").attr("_rebuild");  // pickle wants a Python function
   nb::object data = self.attr("tobytes")();
-  nb::object args =
-      on_cuda(x) ? nb::make_tuple(self.type(), data, x.dtype(), shape_tuple(x.shape()), x->wants_grad,
-                                  device_name(x.device()))
-                 : nb::make_tuple(self.type(), data, x.dtype(), shape_tuple(x.shape()), x->wants_grad);
+  nb::object args = on_cuda(x) ? nb::make_tuple(self.type(), data, x.dtype(), shape_tuple(x.shape()), x->wants_grad,
+                                                device_name(x.device()))
+                               : nb::make_tuple(self.type(), data, x.dtype(), shape_tuple(x.shape()), x->wants_grad);
   nb::object state = attributes(self);
   if (!nb::len(state)) return nb::make_tuple(make, args);
   return nb::make_tuple(make, args, state);

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "bind/caster.h"
+#include "cuda/capture.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
@@ -59,28 +60,34 @@ double number(nb::handle h) {
   return v;
 }
 
+// One group: (rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b, state, rounding).
+void add_group(Driver& d, nb::handle h) {
+  auto t = nb::cast<nb::tuple>(h);
+  const RuleRow& row = row_at(nb::cast<int>(t[0]));
+  auto values = nb::cast<nb::sequence>(t[2]);
+  double hyper[optim::kMaxHyper];
+  for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
+  optim::GroupOptions o;
+  o.weight_decay = number(t[3]);
+  check_hyper({"weight_decay", 0, Range::NonNegative}, o.weight_decay);
+  o.decoupled = nb::cast<bool>(t[4]);
+  if (nb::len(t) > 5) {
+    o.prox = optim::Prox(nb::cast<int>(t[5]));
+    o.a = number(t[6]);
+    o.b = number(t[7]);
+    o.state = format_at(nb::cast<int>(t[8]));
+    o.rounding = rounding_at(nb::cast<int>(t[9]));
+  }
+  d.group(row, hyper, o);
+}
+
 // groups: [(rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b, state, rounding)]; grads: None or
 // one tensor or None per parameter, in order; origins: the same, what parameters are read from.
 void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins) {
   Py_ssize_t at = 0;
   for (nb::handle h : groups) {
+    add_group(d, h);
     auto t = nb::cast<nb::tuple>(h);
-    const RuleRow& row = row_at(nb::cast<int>(t[0]));
-    auto values = nb::cast<nb::sequence>(t[2]);
-    double hyper[optim::kMaxHyper];
-    for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
-    optim::GroupOptions o;
-    o.weight_decay = number(t[3]);
-    check_hyper({"weight_decay", 0, Range::NonNegative}, o.weight_decay);
-    o.decoupled = nb::cast<bool>(t[4]);
-    if (nb::len(t) > 5) {
-      o.prox = optim::Prox(nb::cast<int>(t[5]));
-      o.a = number(t[6]);
-      o.b = number(t[7]);
-      o.state = format_at(nb::cast<int>(t[8]));
-      o.rounding = rounding_at(nb::cast<int>(t[9]));
-    }
-    d.group(row, hyper, o);
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
       if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
@@ -394,7 +401,33 @@ nb::list rules() {
 
 }  // namespace
 
+// The host's part of an optimizer step in a captured graph; false: it must be captured anew.
+bool replay(Driver& d, nb::list groups, cuda::Capture& graph, size_t i) {
+  d.begin();
+  for (nb::handle h : groups) add_group(d, h);
+  return d.replay(graph.replay(i));
+}
+nb::tuple replay_result(Driver& d, cuda::Capture& graph, size_t i) {
+  if (!graph.replay(i).measured) return nb::make_tuple(nb::none(), false);
+  optim::StepResult r = d.replay_result(graph.replay(i));
+  return nb::make_tuple(r.norm, r.skipped);
+}
+
 void bind_optim(nb::module_& m) {
+  nb::class_<cuda::Capture>(m, "_Graph", "A captured step (cuda/capture.h).")
+      .def(
+          "__init__",
+          [](cuda::Capture* self, const std::string& device) {
+            new (self) cuda::Capture(device_at(nb::str(device.c_str()), "capture"));
+          },
+          nb::arg("device"))
+      .def("end", &cuda::Capture::end)
+      .def("abort", &cuda::Capture::abort)
+      .def("prepare", &cuda::Capture::prepare)
+      .def("launch", &cuda::Capture::launch)
+      .def_prop_ro("steps", &cuda::Capture::steps)
+      .def("undo_step", &cuda::Capture::undo_step, nb::arg("driver"), nb::arg("i"));
+  m.def("_capturing", [] { return cuda::capture() != nullptr; }, "Whether a step is being captured.");
   nb::class_<Driver>(m, "OptimDriver", "The table, the states and the step of one optimizer.")
       .def(nb::init<>())
       .def("step", &step, nb::arg("groups"), nb::arg("grads").none(), nb::arg("clip_norm").none(),
@@ -402,6 +435,8 @@ void bind_optim(nb::module_& m) {
            "(norm or None, skipped).")
       .def("backward_step", &backward_step, nb::arg("loss"), nb::arg("groups"), nb::arg("clip_value").none(),
            "Backward from the loss; each parameter is stepped as soon as its gradient is complete, which is not kept.")
+      .def("replay", &replay, nb::arg("groups"), nb::arg("graph"), nb::arg("i"))
+      .def("replay_result", &replay_result, nb::arg("graph"), nb::arg("i"))
       .def("get_state", &get_state, nb::arg("p"), "The step count, the state tensors and the state numbers of p.")
       .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars") = nb::make_tuple(),
            nb::arg("rest") = nb::none(), "Puts back what get_state or stored_state gave; the next step converts it.")
@@ -445,9 +480,8 @@ void bind_optim(nb::module_& m) {
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(
       "optim_zeros_like",
-      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32, p.device());
-      }, nb::arg("p"),
-      "An empty state of p.");
+      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32, p.device()); },
+      nb::arg("p"), "An empty state of p.");
   m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"),
         "Copies the values of each source into its target.");
   m.def("optim_scale", &scale_all, nb::arg("tensors"), nb::arg("factor"),

@@ -113,8 +113,7 @@ void bind_random(nb::module_& m) {
           return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()), there);
         },
         nb::arg("shape"), nb::arg(a), nb::arg(b), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
-        nb::arg("device").none() = nb::none(),
-        "A draw with checked arguments; see pb.random.");
+        nb::arg("device").none() = nb::none(), "A draw with checked arguments; see pb.random.");
   };
   draw("draw_normal", "_normal", "mean", "std");
   draw("draw_uniform", "_uniform", "low", "high");
@@ -127,15 +126,15 @@ void bind_random(nb::module_& m) {
         return to_device(randint(low, high, shape, dtype, *generator_of(rng.ptr())), there);
       },
       nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
-      nb::arg("device").none() = nb::none(),
-      "Integers in [low, high); see pb.random.randint.");
+      nb::arg("device").none() = nb::none(), "Integers in [low, high); see pb.random.randint.");
   m.def(
       "draw_permutation",
       [](int64_t n, nb::handle rng, nb::handle device) {
         Device there = device_at(device, "random");
         return to_device(permutation(n, *generator_of(rng.ptr())), there);
       },
-      nb::arg("n"), nb::arg("rng").none() = nb::none(), nb::arg("device").none() = nb::none(), "0..n-1 in random order; see pb.random.permutation.");
+      nb::arg("n"), nb::arg("rng").none() = nb::none(), nb::arg("device").none() = nb::none(),
+      "0..n-1 in random order; see pb.random.permutation.");
 }
 
 }  // namespace pb::py

@@ -90,7 +90,12 @@ int truth(PyObject* a) {
                                           .c_str());
     return -1;
   }
-  return item_double(x) != 0;
+  try {
+    return item_double(x) != 0;
+  } catch (...) {  // the device failed
+    set_error();
+    return -1;
+  }
 }
 
 PyObject* item_object(const Tensor& x) {

@@ -106,7 +106,7 @@ struct CodeArgs {
 };
 
 using Kernel = const void*;
-struct MapEntry {  // null where the op has none
+struct MapEntry {                     // null where the op has none
   Kernel fwd[kComputes], pull[3][2];  // by Compute; by input, then float or double
   Kernel pull_y[2];                   // from the output, where the op has both
 };

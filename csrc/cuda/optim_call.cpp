@@ -6,6 +6,7 @@
 
 #include "cuda/api_memory.h"
 #include "cuda/api_optim.h"
+#include "cuda/capture.h"
 #include "cuda/copy_call.h"
 #include "cuda/engine.h"
 #include "families/map.h"
@@ -15,8 +16,15 @@ namespace pb::cuda {
 
 void upload(Tensor& memory, const void* data, size_t bytes, Device device) {
   if (!memory || size_t(memory.size()) < bytes || !(memory.device() == device))
-    memory = scratch(int64_t(bytes + bytes / 4), device);
-  check(need_table("step").memory->copy(memory.raw(), data, bytes, stream_of(device)), "step");
+    memory = capture() ? capture()->lasting(int64_t(bytes)) : scratch(int64_t(bytes + bytes / 4), device);
+  const MemoryApi& api = *need_table("step").memory;
+  if (!capture()) return check(api.copy(memory.raw(), data, bytes, stream_of(device)), "step");
+  // Beside the capture, at once: the graph finds the data, and does not copy it again.
+  static void* side = nullptr;
+  stream_of(device);
+  if (!side) check(api.stream_create(&side), "step");
+  check(api.copy(memory.raw(), data, bytes, side), "step");
+  check(need_table("step").synchronize(side), "step");
 }
 
 double device_norm(std::span<const Tensor> tensors, bool* finite) {
@@ -35,12 +43,14 @@ double device_norm(std::span<const Tensor> tensors, bool* finite) {
       chunks.push_back(c);
     }
   }
-  Tensor table, partial = scratch(int64_t(chunks.size() * 8 + 8), device), control = scratch(sizeof(OptimControl), device);
+  Tensor table, partial = scratch(int64_t(chunks.size() * 8 + 8), device),
+                control = scratch(sizeof(OptimControl), device);
   upload(table, chunks.data(), chunks.size() * sizeof(OptimChunk), device);
   void* stream = stream_of(device);
   const OptimApi& api = *need_table("norm").optim;
   check(api.measure(table.data<OptimChunk>(), int64_t(chunks.size()), partial.data<double>(), stream), "norm");
-  check(api.finish(partial.data<double>(), int64_t(chunks.size()), 1, -1, control.data<OptimControl>(), stream), "norm");
+  check(api.finish(partial.data<double>(), int64_t(chunks.size()), 1, -1, control.data<OptimControl>(), stream),
+        "norm");
   OptimControl result;
   read_bytes(&result, control.raw(), sizeof result, device, "norm");
   *finite = result.finite != 0;
@@ -65,6 +75,8 @@ struct Launch {
   Decay mode;
   int64_t first, count;
 };
+
+Device item_device(const cuda::OptimReplay& r) { return r.table->step_memory.device(); }
 
 [[noreturn]] void not_there(const std::string& what, const Tensor& p) {
   fail<DeviceError>("step", what + " on a CUDA device", "move the model to the CPU, or leave this option out", p);
@@ -95,8 +107,8 @@ void Driver::fill_device_table(std::vector<Tensor>& noise) {
     const Tensor& from = e.origin ? e.origin : e.p;
     const float* normals = nullptr;
     if (e.rule->noise) {
-      noise.push_back(to_device(normal_like(to_device(e.p, {}), uint64_t(e.scalars[0]), uint64_t(e.state->t + 1)),
-                                e.p.device()));
+      noise.push_back(
+          to_device(normal_like(to_device(e.p, {}), uint64_t(e.scalars[0]), uint64_t(e.state->t + 1)), e.p.device()));
       normals = noise.back().data<float>();
     }
     for (int64_t at = 0; at < e.n; at += kChunk) {
@@ -165,9 +177,53 @@ void Driver::device_sums(const OptimArgs& base) {
   upload_steps();
 }
 
+// The graph owns its table: what follows the capture makes another.
+void Driver::note_replay() {
+  cuda::OptimReplay r;
+  r.table = std::move(device_table_);
+  r.measured = options_.measure;
+  for (const Entry& e : entries_)
+    if (in_range(e)) {
+      if (e.rule->noise) cuda::refuse_in_capture("step", "an optimizer draws its noise on the host");
+      r.items.push_back({e.p, e.rule, e.group, e.step, groups_[e.group].mode});
+    }
+  cuda::capture()->add(std::move(r));
+}
+
+bool Driver::replay(cuda::OptimReplay& r) {
+  for (const auto& item : r.items)
+    if (item.group >= groups_.size() || groups_[item.group].rule != item.rule || groups_[item.group].mode != item.mode)
+      return false;
+  std::vector<float>& steps = r.table->steps;
+  for (const auto& item : r.items) {
+    const Group& g = groups_[item.group];
+    State& s = state(item.param);
+    double v[kMaxStep] = {};
+    item.rule->prepare(*item.rule, g.hyper, ++s.t, s.scalars, v);
+    float* block = &steps[item.step * cuda::kStepBlock];
+    for (int i = 0; i < item.rule->nstep; i++) block[i] = float(v[i]);
+    block[cuda::kStepBlock - 1] = float(g.decay);
+    item.param->storage->version++;
+  }
+  cuda::upload(r.table->step_memory, steps.data(), steps.size() * sizeof(float), item_device(r));
+  return true;
+}
+
+StepResult Driver::replay_result(cuda::OptimReplay& r) {
+  OptimControl result;
+  cuda::read_bytes(&result, r.table->control.raw(), sizeof result, item_device(r), "step");
+  if (!result.finite)
+    for (const auto& item : r.items) state(item.param).t--;
+  return {result.norm, result.finite == 0};
+}
+
 // Nothing waits for the device, unless a norm was asked for or a rule needs sums.
 void Driver::execute_device() {
   GradMode off(false);
+  if (cuda::capture()) {
+    if (needs_sums_) cuda::refuse_in_capture("step", "an optimizer needs sums over whole tensors");
+    device_table_ = nullptr;
+  }
   if (!device_table_) device_table_ = std::make_shared<cuda::OptimTable>();
   cuda::OptimTable& t = *device_table_;
   const cuda::Table& table = need_table("step");
@@ -182,7 +238,8 @@ void Driver::execute_device() {
   auto* control = t.control.data<OptimControl>();
   double* partial = nullptr;
   if (options_.measure) {
-    if (!t.partial || t.partial.size() < count * 8 || !(t.partial.device() == device_)) t.partial = cuda::scratch(count * 8 + 8, device_);
+    if (!t.partial || t.partial.size() < count * 8 || !(t.partial.device() == device_))
+      t.partial = cuda::scratch(count * 8 + 8, device_);
     partial = t.partial.data<double>();
     check(table.optim->measure(t.chunk_memory.data<OptimChunk>(), count, partial, stream), "step");
   }
@@ -209,6 +266,7 @@ void Driver::execute_device() {
     part.count = l.count;
     check(table.launch_optim(table.rule[l.rule->index].update[int(l.mode)], part, stream), "step");
   }
+  if (cuda::capture()) return note_replay();
   if (!options_.measure) return;
   OptimControl result;
   cuda::read_bytes(&result, control, sizeof result, device_, "step");

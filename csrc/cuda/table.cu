@@ -17,6 +17,13 @@ int launch_decode(const CodeArgs& args, void* stream);
 const MemoryApi* memory_api();
 const CopyApi* copy_api();
 const OptimApi* optim_api();
+const RowApi* row_api();
+const LossApi* loss_api();
+const GatherApi* gather_api();
+const MatmulApi* matmul_api();
+const ConvApi* conv_api();
+const PoolApi* pool_api();
+const AttentionApi* attention_api();
 
 namespace {
 
@@ -56,6 +63,13 @@ Table make_table() {
   t.memory = memory_api();
   t.copy = copy_api();
   t.optim = optim_api();
+  t.row = row_api();
+  t.loss = loss_api();
+  t.gather = gather_api();
+  t.matmul = matmul_api();
+  t.conv = conv_api();
+  t.pool = pool_api();
+  t.attention = attention_api();
   return t;
 }
 

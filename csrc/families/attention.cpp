@@ -4,6 +4,7 @@
 
 #include "cpu/attention_table.h"
 #include "cpu/dispatch.h"
+#include "cuda/calls.h"
 #include "families/linear.h"
 #include "families/reduce.h"
 #include "families/row.h"
@@ -32,8 +33,8 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask
 }
 
 // Query i sees key j where j <= i.
-Tensor causal_mask(int64_t queries, int64_t keys) {
-  return expand_dims(arange(queries), 1) >= expand_dims(arange(keys), 0);
+Tensor causal_mask(int64_t queries, int64_t keys, Device device) {
+  return to_device(expand_dims(arange(queries), 1) >= expand_dims(arange(keys), 0), device);
 }
 
 // Softmax over the keys; a row without any finite score is 0.
@@ -49,7 +50,20 @@ Tensor weights_of(const Tensor& scores, bool masked) {
 
 Tensor scores_of(const Tensor& q, const Tensor& k, double scale, bool causal) {
   Tensor s = matmul(q * Tensor(scale), swap_axes(k, -1, -2));
-  return causal ? where(causal_mask(q.shape()[q.ndim() - 2], k.shape()[k.ndim() - 2]), s, Tensor(kNever)) : s;
+  return causal ? where(causal_mask(q.shape()[q.ndim() - 2], k.shape()[k.ndim() - 2], q.device()), s, Tensor(kNever))
+                : s;
+}
+
+Tensor masked(const Tensor& scores, const Tensor& mask) {
+  if (!mask) return scores;
+  return mask.dtype() == DType::Bool ? where(mask, scores, Tensor(kNever)) : scores + mask;
+}
+
+Tensor dropped(const Tensor& p, double dropout, Generator* rng) {
+  if (!(dropout > 0)) return p;
+  const Tensor in[] = {p};
+  const double params[] = {dropout};
+  return map_call(find_map("_dropout"), in, params, rng);
 }
 
 // ---- the blocked kernel
@@ -94,31 +108,38 @@ const AttentionTable& kernels() {
   return *t;
 }
 
-// With V = Tensor: the probabilities are made anew by recorded ops.
-void graph_pull(const PullArgs& a, const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal) {
+// With V = Tensor: the probabilities are made anew by recorded ops, with the same random numbers.
+void graph_pull(const PullArgs& a, const Tensor& q, const Tensor& k, const Tensor& v, const cuda::AttentionCall& c) {
   const Tensor& g = a.g[0];
-  Tensor p = softmax(scores_of(q, k, scale, causal));
-  if (a.need(2)) a.gin[2] = matmul(swap_axes(p, -1, -2), g);
+  auto drop = [&](const Tensor& t) {
+    Generator again{c.seed, c.offset};
+    return dropped(t, c.dropout, &again);
+  };
+  Tensor p = weights_of(masked(scores_of(q, k, c.scale, c.causal), c.mask), bool(c.mask));
+  if (a.need(2)) a.gin[2] = matmul(swap_axes(drop(p), -1, -2), g);
   if (!a.need(0) && !a.need(1)) return;
-  Tensor d = matmul(g, swap_axes(v, -1, -2));
-  Tensor s = p * (d - sum(p * d, {-1}, true)) * Tensor(scale);
+  Tensor d = drop(matmul(g, swap_axes(v, -1, -2)));
+  Tensor s = p * (d - sum(p * d, {-1}, true)) * Tensor(c.scale);
   if (a.need(0)) a.gin[0] = matmul(s, k);
   if (a.need(1)) a.gin[1] = matmul(swap_axes(s, -1, -2), q);
 }
 
 // Note [Heads side by side]
 // The result of (batch, heads, length, width) lies in memory as (batch, length, heads, width): the caller joins the
-// heads by a view, and the one copy of it serves this node and the projection that follows. Undefined where the
-// kernel's own layout and type do.
-Tensor result_of(const Shape& shape, DType dtype) {
+// heads by a view, and the one copy of it serves this node and the projection that follows.
+Tensor side_by_side(const Shape& shape, DType dtype, Device device = {}) {
   int n = shape.size();
-  if (n < 4) return dtype == DType::F32 ? Tensor() : empty(shape, dtype);
+  if (n < 4) return empty(shape, dtype, device);
   Shape memory = shape;
   std::swap(memory[n - 2], memory[n - 3]);
-  Tensor t = empty(memory, dtype);
+  Tensor t = empty(memory, dtype, device);
   Strides strides = t.strides();
   std::swap(strides[n - 2], strides[n - 3]);
   return alias(t, shape, strides, 0);
+}
+// Undefined where the kernel's own layout and type do.
+Tensor result_of(const Shape& shape, DType dtype) {
+  return shape.size() < 4 && dtype == DType::F32 ? Tensor() : side_by_side(shape, dtype);
 }
 
 // The result as the projection that follows reads it.
@@ -154,7 +175,7 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
          [scale, causal](const Slots& s, const PullArgs& a) {
            Tensor q = s[0], k = s[1], v = s[2];
            if (mode().grad || has_tangent(a.g[0]) || has_tangent(q) || has_tangent(k) || has_tangent(v))
-             return graph_pull(a, q, k, v, scale, causal);
+             return graph_pull(a, q, k, v, {scale, causal, Tensor()});
            Tensor cq = raw(q), ck = raw(k), cv = raw(v), y = raw(s[3]), lse = s[4], g = raw(a.g[0]);
            Tensor gq = empty(q.shape(), DType::F32), gk = empty(k.shape(), DType::F32),
                   gv = empty(v.shape(), DType::F32);
@@ -173,6 +194,51 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, doub
   return y;
 }
 
+// ---- on a device: one kernel forward, one back, with masks and dropout
+
+bool fused_on_device(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask) {
+  if (!on_cuda(q) || !cuda::attention_fits(q, k, v)) return false;
+  if (has_tangent(q) || has_tangent(k) || has_tangent(v)) return false;
+  if (!mask) return true;
+  if (wants_node(mask) || has_tangent(mask) || mask.ndim() > q.ndim()) return false;
+  if (mask.dtype() != DType::Bool && !cuda::direct_type(mask.dtype())) return false;
+  Shape scores = q.shape();
+  scores[q.ndim() - 1] = k.shape()[k.ndim() - 2];
+  return broadcast(mask.shape(), scores, "scaled_dot_product_attention") == scores;
+}
+
+Tensor device_attention(const Tensor& q, const Tensor& k, const Tensor& v, cuda::AttentionCall c, int bits) {
+  Shape shape = q.shape(), rows = q.shape();
+  shape[q.ndim() - 1] = v.shape().back();
+  rows.resize(q.ndim() - 1);
+  const Tensor all[] = {q, k, v};
+  Tensor y = side_by_side(shape, result_dtype(all, "scaled_dot_product_attention"), q.device());
+  Tensor lse = empty(rows, DType::F32, q.device());
+  cuda::attention_forward(c, q, k, v, y, lse);
+  if (!any_wants(q, k, v)) return y;
+  std::vector<Saved> saved{saved_operand(q, bits),
+                           saved_operand(k, bits),
+                           saved_operand(v, bits),
+                           bits ? saved_result(y, joined(y.shape()), bits) : Saved::output(y),
+                           Saved(lse),
+                           Saved(c.mask)};
+  c.mask = Tensor();  // the slot has it
+  record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved), [c](const Slots& s, const PullArgs& a) {
+    Tensor q = s[0], k = s[1], v = s[2];
+    cuda::AttentionCall call = c;
+    call.mask = s[5];
+    if (mode().grad || has_tangent(a.g[0]) || has_tangent(q) || has_tangent(k) || has_tangent(v))
+      return graph_pull(a, q, k, v, call);
+    Tensor gq = side_by_side(q.shape(), q.dtype(), q.device()), gk = side_by_side(k.shape(), k.dtype(), q.device()),
+           gv = side_by_side(v.shape(), v.dtype(), q.device());
+    cuda::attention_backward(call, q, k, v, s[3], s[4], a.g[0], gq, gk, gv);
+    a.gin[0] = gq;
+    a.gin[1] = gk;
+    a.gin[2] = gv;
+  });
+  return y;
+}
+
 }  // namespace
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const AttentionOptions& o) {
@@ -184,20 +250,19 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
                      "0 means no dropout");
   int bits = operand_bits("scaled_dot_product_attention", o.saved);
   double scale = o.has_scale ? o.scale : width ? 1 / std::sqrt(double(width)) : 1;
-  if (!bool(mask) && o.dropout == 0 && blocked(q, k, v)) return blocked_attention(q, k, v, scale, o.causal, bits);
+  if (fused_on_device(q, k, v, mask)) {
+    cuda::AttentionCall c{scale, o.causal, mask, o.dropout};
+    if (o.dropout > 0) {
+      RandomState drawn = (o.rng ? *o.rng : default_generator()).reserve(q.size() / width * keys);
+      c.seed = drawn.seed, c.offset = drawn.offset;
+    }
+    return device_attention(q, k, v, c, bits);
+  }
+  if (!on_cuda(q) && !bool(mask) && o.dropout == 0 && blocked(q, k, v))
+    return blocked_attention(q, k, v, scale, o.causal, bits);
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
-  if (bool(mask) && mask.dtype() == DType::Bool)
-    scores = where(mask, scores, Tensor(kNever));
-  else if (mask)
-    scores = scores + mask;
-  Tensor p = weights_of(scores, bool(mask));
-  if (o.dropout > 0) {
-    const Tensor in[] = {p};
-    const double params[] = {o.dropout};
-    p = map_call(find_map("_dropout"), in, params, o.rng);
-  }
-  return matmul(p, v);
+  return matmul(dropped(weights_of(masked(scores, mask), bool(mask)), o.dropout, o.rng), v);
 }
 
 }  // namespace pb

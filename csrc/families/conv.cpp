@@ -2,6 +2,7 @@
 
 #include "cpu/conv_table.h"
 #include "cpu/dispatch.h"
+#include "cuda/calls.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/view.h"
@@ -96,6 +97,7 @@ Tensor run_forward(const Tensor& x, const Tensor& w, const Tensor& bias, const C
   Compute c = compute_of(x.dtype());
   ConvShape s = shape_of(x.shape()[0], x.shape()[1], w.shape()[0], spatial(x), output_size(spatial(x), spatial(w), o),
                          spatial(w), o);
+  if (on_cuda(x) || on_cuda(w)) return cuda::conv_forward(x, w, bias, s);
   Tensor y = empty({s.n, w.shape()[0], s.oh, s.ow}, dtype_of(c));
   Tensor xs = staged(x, c), ws = staged(w, c), bs = staged(bias, c);
   if (y.size()) kernels().forward[int(c)](y.raw(), xs.raw(), ws.raw(), raw_or_null(bs), s);
@@ -107,6 +109,7 @@ Tensor run_input_grad(const Tensor& g, const Tensor& w, const ConvOptions& o, Pa
   Compute c = compute_of(g.dtype());
   int64_t channels = w.shape()[1] * o.groups;
   ConvShape s = shape_of(g.shape()[0], channels, w.shape()[0], in, spatial(g), spatial(w), o);
+  if (on_cuda(g) || on_cuda(w)) return cuda::conv_input_grad(g, w, s);
   Tensor dx = empty({s.n, channels, s.h, s.w}, dtype_of(c));
   Tensor gs = staged(g, c), ws = staged(w, c);
   if (dx.size()) kernels().input_grad[int(c)](dx.raw(), gs.raw(), ws.raw(), s);
@@ -116,10 +119,16 @@ Tensor run_input_grad(const Tensor& g, const Tensor& w, const ConvOptions& o, Pa
 struct WeightGrads {
   Tensor weight, bias;
 };
+Tensor bias_grad(const Tensor& g) {
+  const Shape& s = g.shape();
+  return sum(sum(reshape(g, {s[0], s[1], s[2] * s[3]}), {2}), {0});
+}
+
 WeightGrads run_weight_grad(const Tensor& x, const Tensor& g, const ConvOptions& o, Pair kernel, bool with_bias) {
   GradMode off(false);
   Compute c = compute_of(x.dtype());
   ConvShape s = shape_of(x.shape()[0], x.shape()[1], g.shape()[1], spatial(x), spatial(g), kernel, o);
+  if (on_cuda(x) || on_cuda(g)) return {cuda::conv_weight_grad(x, g, s), with_bias ? bias_grad(g) : Tensor()};
   Shape shape{g.shape()[1], s.c, s.kh, s.kw};
   Tensor xs = staged(x, c), gs = staged(g, c);
   bool nothing = s.n == 0 || s.o == 0;
@@ -127,11 +136,6 @@ WeightGrads run_weight_grad(const Tensor& x, const Tensor& g, const ConvOptions&
   Tensor db = !with_bias ? Tensor() : nothing ? zeros({shape[0]}, dtype_of(c)) : empty({shape[0]}, dtype_of(c));
   if (!nothing) kernels().weight_grad[int(c)](dw.raw(), db ? db.raw() : nullptr, xs.raw(), gs.raw(), s);
   return {cast(dw, x.dtype()), db ? cast(db, x.dtype()) : db};
-}
-
-Tensor bias_grad(const Tensor& g) {
-  const Shape& s = g.shape();
-  return sum(sum(reshape(g, {s[0], s[1], s[2] * s[3]}), {2}), {0});
 }
 
 Tensor add_tangent(const Tensor& a, const Tensor& b) { return !a ? b : !b ? a : a + b; }

@@ -3,8 +3,10 @@
 #include "cpu/dispatch.h"
 #include "cpu/gemm_table.h"
 #include "cpu/threads.h"
+#include "cuda/calls.h"
 #include "families/map.h"
 #include "families/reduce.h"
+#include "families/stack.h"
 #include "families/view.h"
 #include "fewbit/block.h"
 #include "tensor/profile.h"
@@ -21,47 +23,6 @@ void gemm(Compute compute, const GemmArgs& args) {
 
 namespace {
 
-// A stack of matrices anywhere in memory.
-struct Stack {
-  const void* data;
-  Form form;
-  int64_t bytes;  // of a number
-  int64_t row, col;
-  Shape batch;
-  Strides strides;
-};
-Form form_of(DType d) { return d == DType::BF16 ? Form::BF16 : d == DType::F16 ? Form::F16 : Form::Same; }
-Stack stack_of(const Tensor& t, bool transposed) {
-  int n = t.ndim();
-  Stack s{t.raw(),   form_of(t.dtype()), itemsize(t.dtype()), n > 1 ? t.strides()[n - 2] : 0, t.strides()[n - 1],
-          t.shape(), t.strides()};
-  s.batch.resize(n > 2 ? n - 2 : 0);
-  s.strides.resize(n > 2 ? n - 2 : 0);
-  if (transposed) std::swap(s.row, s.col);
-  return s;
-}
-
-// Axes of the batch that advance together in both operands become one; size 1 disappears.
-struct Batches {
-  Dims size, a, b, c;
-};
-Batches coalesce(const Shape& batch, const Strides& a, const Strides& b, int64_t matrix) {
-  Batches r;
-  Strides c = contiguous_strides(batch);
-  for (int i = 0; i < batch.size(); i++) {
-    if (batch[i] == 1) continue;
-    int last = r.size.size() - 1;
-    if (last >= 0 && r.a[last] == a[i] * batch[i] && r.b[last] == b[i] * batch[i]) {
-      r.size[last] *= batch[i];
-      r.a[last] = a[i], r.b[last] = b[i], r.c[last] = c[i] * matrix;
-    } else {
-      r.size.push_back(batch[i]);
-      r.a.push_back(a[i]), r.b.push_back(b[i]), r.c.push_back(c[i] * matrix);
-    }
-  }
-  return r;
-}
-
 // c of shape batch + (m, n), contiguous. Rows of a that share one b are folded into m; one batch axis goes to the
 // kernel, any further ones are walked here.
 void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const Shape& batch) {
@@ -72,13 +33,8 @@ void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const
   g.a_row = a.row, g.a_col = a.col;
   g.b_row = b.row, g.b_col = b.col;
   g.c_row = g.n;
-  int n = r.size.size();
-  if (n && r.b[n - 1] == 0 && (g.m == 1 || r.a[n - 1] == g.m * g.a_row)) {
-    if (g.m == 1) g.a_row = r.a[n - 1];
-    g.m *= r.size[n - 1];
-    n--;
-  }
-  int wide = 0;  // the longest axis is the kernel's
+  fold_rows(r, g.m, g.a_row);
+  int n = r.size.size(), wide = 0;  // the longest axis is the kernel's
   for (int i = 1; i < n; i++)
     if (r.size[i] > r.size[wide]) wide = i;
   int64_t calls = 1;
@@ -117,6 +73,7 @@ Tensor dense_bias(const Tensor& bias, Compute c) {
 Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor& bias0, const Shape& batch,
                const Shape& out_shape, DType dtype, const Tensor& onto = Tensor()) {
   GradMode off(false);
+  if (on_cuda(a0) || on_cuda(b0)) return cuda::product(a0, b0, transposed, bias0, batch, out_shape, dtype, onto);
   Compute compute = compute_of(dtype);
   Tensor a = readable(a0, compute), b = readable(b0, compute), bias, sums;
   bool narrows = form_of(dtype) != Form::Same;

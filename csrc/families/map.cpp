@@ -245,8 +245,7 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
   write.replace(value);
 }
 
-Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng,
-                Device device) {
+Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng, Device device) {
   Profiled scope(op.name.data());
   if (!is_float(dtype))
     fail<DTypeError>(op.name, std::string("draws are floating, got dtype ") + dtype_name(dtype),

@@ -5,6 +5,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/pool_table.h"
+#include "cuda/calls.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "fewbit/codec.h"
@@ -81,10 +82,15 @@ Tensor gather(const Tensor& x, const Tensor& index, const PoolShape& s) {
   Tensor y;
   {
     GradMode off(false);
-    Compute c = compute_of(x.dtype());
-    Tensor wide = empty(index.shape(), dtype_of(c)), from = staged(x, c);
-    if (wide.size()) kernels().max_gather[int(c)][wide_index(s)](wide.raw(), from.raw(), index.raw(), s);
-    y = cast(wide, x.dtype());
+    if (on_cuda(x)) {
+      y = empty(index.shape(), x.dtype(), x.device());
+      cuda::pool(cuda::Pool::MaxGather, y, x, index, s);
+    } else {
+      Compute c = compute_of(x.dtype());
+      Tensor wide = empty(index.shape(), dtype_of(c)), from = staged(x, c);
+      if (wide.size()) kernels().max_gather[int(c)][wide_index(s)](wide.raw(), from.raw(), index.raw(), s);
+      y = cast(wide, x.dtype());
+    }
   }
   record("max_pool2d_gather", {x}, y, {Saved(index)},
          [s](const Slots& slots, const PullArgs& a) { a.gin[0] = scatter(a.g[0], slots[0], s); });
@@ -96,10 +102,16 @@ Tensor scatter(const Tensor& g0, const Tensor& index, const PoolShape& s) {
   Tensor g = broadcast_to(g0, index.shape()), dx;
   {
     GradMode off(false);
-    Compute c = compute_of(g.dtype());
-    Tensor wide = empty(resized(index.shape(), s.h, s.w), dtype_of(c)), from = staged(g, c);
-    if (wide.size()) kernels().max_scatter[int(c)][wide_index(s)](wide.raw(), from.raw(), index.raw(), s);
-    dx = cast(wide, g.dtype());
+    Shape shape = resized(index.shape(), s.h, s.w);
+    if (on_cuda(g)) {
+      dx = empty(shape, g.dtype(), g.device());
+      cuda::pool(cuda::Pool::MaxScatter, dx, g, index, s);
+    } else {
+      Compute c = compute_of(g.dtype());
+      Tensor wide = empty(shape, dtype_of(c)), from = staged(g, c);
+      if (wide.size()) kernels().max_scatter[int(c)][wide_index(s)](wide.raw(), from.raw(), index.raw(), s);
+      dx = cast(wide, g.dtype());
+    }
   }
   record("max_pool2d_scatter", {g}, dx, {Saved(index)}, [s](const Slots& slots, const PullArgs& a) {
     Tensor index = slots[0];
@@ -137,6 +149,7 @@ using Ends = std::vector<int64_t>;
 struct Windows {
   Ends y0, y1, x0, x1;
   int64_t h, w, count;  // count 0: each window's own number of cells
+  PoolShape shape;      // the same for a device, which computes the ends
 };
 using WindowsPtr = std::shared_ptr<const Windows>;
 
@@ -154,6 +167,14 @@ MeanShape mean_shape(int64_t planes, const Windows& w) {
   return s;
 }
 
+Tensor mean_on_device(cuda::Pool kind, const Tensor& in, const Shape& shape, const Windows& w) {
+  Tensor out = empty(shape, in.dtype(), in.device());
+  PoolShape s = w.shape;
+  s.planes = planes_of(shape);
+  cuda::pool(kind, out, in, Tensor(), s, w.count == 0);
+  return out;
+}
+
 Tensor mean_pull(const char* op, const Tensor& g, const WindowsPtr& w);
 
 Tensor mean_forward(const char* op, const Tensor& x0, const WindowsPtr& w) {
@@ -161,10 +182,14 @@ Tensor mean_forward(const char* op, const Tensor& x0, const WindowsPtr& w) {
   Shape shape = resized(x.shape(), int64_t(w->y0.size()), int64_t(w->x0.size()));
   {
     GradMode off(false);
-    Compute c = compute_of(x.dtype());
-    Tensor wide = empty(shape, dtype_of(c)), from = staged(x, c);
-    if (wide.size()) kernels().mean_forward[int(c)](wide.raw(), from.raw(), mean_shape(planes_of(shape), *w));
-    y = cast(wide, x.dtype());
+    if (on_cuda(x)) {
+      y = mean_on_device(cuda::Pool::MeanForward, x, shape, *w);
+    } else {
+      Compute c = compute_of(x.dtype());
+      Tensor wide = empty(shape, dtype_of(c)), from = staged(x, c);
+      if (wide.size()) kernels().mean_forward[int(c)](wide.raw(), from.raw(), mean_shape(planes_of(shape), *w));
+      y = cast(wide, x.dtype());
+    }
   }
   record(op, {x}, y, [op, w, shape](const PullArgs& a) { a.gin[0] = mean_pull(op, broadcast_to(a.g[0], shape), w); });
   push_forward({x}, y, [&](const Tensor*, const Tensor* t, const Tensor&) { return mean_forward(op, t[0], w); });
@@ -176,10 +201,14 @@ Tensor mean_pull(const char* op, const Tensor& g, const WindowsPtr& w) {
   Shape shape = resized(g.shape(), w->h, w->w);
   {
     GradMode off(false);
-    Compute c = compute_of(g.dtype());
-    Tensor wide = empty(shape, dtype_of(c)), from = staged(g, c);
-    if (wide.size()) kernels().mean_pull[int(c)](wide.raw(), from.raw(), mean_shape(planes_of(shape), *w));
-    dx = cast(wide, g.dtype());
+    if (on_cuda(g)) {
+      dx = mean_on_device(cuda::Pool::MeanPull, g, shape, *w);
+    } else {
+      Compute c = compute_of(g.dtype());
+      Tensor wide = empty(shape, dtype_of(c)), from = staged(g, c);
+      if (wide.size()) kernels().mean_pull[int(c)](wide.raw(), from.raw(), mean_shape(planes_of(shape), *w));
+      dx = cast(wide, g.dtype());
+    }
   }
   record(op, {g}, dx,
          [op, w, shape](const PullArgs& a) { a.gin[0] = mean_forward(op, broadcast_to(a.g[0], shape), w); });
@@ -197,13 +226,18 @@ Tensor max_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
   Tensor y, index;
   {
     GradMode off(false);
-    Compute c = compute_of(x.dtype());
     Shape shape = resized(x.shape(), s.oh, s.ow);
-    Tensor wide = empty(shape, dtype_of(c)), from = staged(x, c);
-    if (keeps) index = empty(shape, wide_index(s) ? DType::I32 : DType::U8);
-    if (wide.size())
-      kernels().max_forward[int(c)][wide_index(s)](wide.raw(), keeps ? index.raw() : nullptr, from.raw(), s);
-    y = cast(wide, x.dtype());
+    if (keeps) index = empty(shape, wide_index(s) ? DType::I32 : DType::U8, x.device());
+    if (on_cuda(x)) {
+      y = empty(shape, x.dtype(), x.device());
+      cuda::pool(cuda::Pool::MaxForward, y, x, index, s);
+    } else {
+      Compute c = compute_of(x.dtype());
+      Tensor wide = empty(shape, dtype_of(c)), from = staged(x, c);
+      if (wide.size())
+        kernels().max_forward[int(c)][wide_index(s)](wide.raw(), keeps ? index.raw() : nullptr, from.raw(), s);
+      y = cast(wide, x.dtype());
+    }
   }
   if (!keeps) return y;
   Saved kept = any_wants(x) ? keep_index(index, s) : Saved();
@@ -220,6 +254,7 @@ Tensor avg_pool2d(const Tensor& x, Pair size, Pair stride, Pair padding) {
   auto clamp = [](int64_t v, int64_t n) { return v < 0 ? 0 : v > n ? n : v; };
   auto w = std::make_shared<Windows>();
   w->h = s.h, w->w = s.w, w->count = s.kh * s.kw;
+  w->shape = s;
   w->y0 = ends(s.oh, [&](int64_t i) { return clamp(i * s.sh - s.ph, s.h); });
   w->y1 = ends(s.oh, [&](int64_t i) { return clamp(i * s.sh - s.ph + s.kh, s.h); });
   w->x0 = ends(s.ow, [&](int64_t i) { return clamp(i * s.sw - s.pw, s.w); });
@@ -239,6 +274,7 @@ Tensor adaptive_avg_pool2d(const Tensor& x, Pair size) {
   check_planes(op, x);
   auto w = std::make_shared<Windows>();
   w->h = h, w->w = wide, w->count = 0;
+  w->shape.h = h, w->shape.w = wide, w->shape.oh = size[0], w->shape.ow = size[1];
   w->y0 = ends(size[0], [&](int64_t i) { return i * h / size[0]; });
   w->y1 = ends(size[0], [&](int64_t i) { return ((i + 1) * h + size[0] - 1) / size[0]; });
   w->x0 = ends(size[1], [&](int64_t i) { return i * wide / size[1]; });

@@ -350,6 +350,12 @@ Tensor moved(const Tensor& t, Device device) {
   return out;
 }
 
+Tensor beside(const Tensor& t, const Tensor& target) {
+  if (!t.weak() || !on_cuda(target)) return t;
+  if (is_float(t.dtype())) return full({}, item_double(t), target.dtype(), target.device());
+  return full_int({}, item_int(t), target.dtype(), target.device());
+}
+
 Tensor contiguous(const Tensor& t) { return t.contiguous() ? t : with_copy(t); }
 
 Tensor cast(const Tensor& t, DType dtype) {
@@ -438,7 +444,7 @@ void assign(const Tensor& target, const Tensor& source, const char* op) {
                      source);
   if (!source.weak() && !(source.device() == target.device())) mixed_devices(op, target, source);
   InPlace write(target, op);
-  Tensor value = cast(broadcast_to(source, target.shape()), target.dtype());
+  Tensor value = cast(broadcast_to(beside(source, target), target.shape()), target.dtype());
   if (value->storage == target->storage) value = with_copy(value);
   copy_into(target, value);
   write.done();

@@ -40,6 +40,9 @@ Tensor with_copy(const Tensor& t);
 // On that device, differentiable; the same tensor when it is there.
 Tensor moved(const Tensor& t, Device device);
 
+// A Python number as a 0-d tensor beside `target`, for a write that may not copy from the host; else t itself.
+Tensor beside(const Tensor& t, const Tensor& target);
+
 // Makes the node of a view anew when its base was written to since.
 void refresh_view(const Tensor& t);
 

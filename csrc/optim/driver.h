@@ -30,6 +30,7 @@
 namespace pb::cuda {
 struct OptimTable;  // cuda/optim_call.h
 struct OptimArgs;
+struct OptimReplay;  // cuda/capture.h
 }  // namespace pb::cuda
 
 namespace pb::optim {
@@ -79,6 +80,9 @@ class Driver {
   void prepare(const StepOptions& options);
   void execute();  // touches no handle: may run without the interpreter lock, where the tensors lie on the CPU
   Device device() const { return device_; }
+  // The next step of a captured one: begin, the groups, replay; the caller launches. False: it must be captured anew.
+  bool replay(cuda::OptimReplay& r);
+  StepResult replay_result(cuda::OptimReplay& r);  // waits for the step
   StepResult commit();
   void release_gradients();
 
@@ -147,6 +151,7 @@ class Driver {
   bool in_range(const Entry& e) const;
   void fill_device_table(std::vector<Tensor>& noise);
   void upload_steps();
+  void note_replay();
   void device_sums(const cuda::OptimArgs& base);
 
   void settle(const StepOptions& options);

@@ -40,7 +40,8 @@ Tensor widen(const Slot& s, DType compute) {
 
 Slot convert(const Slot& s, Format f, DType compute) {
   if (format_of(s) == f && (f != Format::Exact || s.data.dtype() == compute)) return s;
-  if (on_cuda(s.data)) fail<DeviceError>("step", "narrow state formats do not exist on a CUDA device", "leave state= out", s.data);
+  if (on_cuda(s.data))
+    fail<DeviceError>("step", "narrow state formats do not exist on a CUDA device", "leave state= out", s.data);
   Tensor wide = widen(s, f == Format::Exact ? compute : DType::F32);
   if (f == Format::Exact) return {wide, Tensor()};
   if (f == Format::BF16) {

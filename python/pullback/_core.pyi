@@ -248,7 +248,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """The name of the device."""
+        """The name of the device: "cpu", "cuda:0", ..."""
 
     @property
     def nbytes(self) -> int:
@@ -343,7 +343,7 @@ class Tensor:
 
     def numpy(self) -> Any:
         """
-        A NumPy array on the same memory. Writes through it are not tracked.
+        A NumPy array on the same memory, of a device tensor a copy. Writes through it are not tracked.
 
         Example:
             >>> pb.arange(3).numpy().tolist()
@@ -1333,7 +1333,7 @@ class _Rows:
     def __length_hint__(self) -> int:
         ...
 
-def _rebuild(arg0: object, arg1: bytes, arg2: DTypeOf, arg3: int | Sequence[int], arg4: builtins.bool, /) -> Any:
+def _rebuild(type: object, data: bytes, dtype: DTypeOf, shape: int | Sequence[int], requires_grad: builtins.bool, device: object | None=None) -> Any:
     ...
 
 def matmul(x1: Tensor | complex | object, x2: Tensor | complex | object) -> Tensor:
@@ -1570,22 +1570,22 @@ def manual_seed(seed: object) -> None:
         True
     """
 
-def draw_normal(shape: int | Sequence[int], mean: float, std: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_normal(shape: int | Sequence[int], mean: float, std: float, dtype: DTypeOf, rng: object | None=None, device: object | None=None) -> Tensor:
     """A draw with checked arguments; see pb.random."""
 
-def draw_uniform(shape: int | Sequence[int], low: float, high: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_uniform(shape: int | Sequence[int], low: float, high: float, dtype: DTypeOf, rng: object | None=None, device: object | None=None) -> Tensor:
     """A draw with checked arguments; see pb.random."""
 
-def draw_exponential(shape: int | Sequence[int], rate: float, unused: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_exponential(shape: int | Sequence[int], rate: float, unused: float, dtype: DTypeOf, rng: object | None=None, device: object | None=None) -> Tensor:
     """A draw with checked arguments; see pb.random."""
 
-def draw_gumbel(shape: int | Sequence[int], loc: float, scale: float, dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_gumbel(shape: int | Sequence[int], loc: float, scale: float, dtype: DTypeOf, rng: object | None=None, device: object | None=None) -> Tensor:
     """A draw with checked arguments; see pb.random."""
 
-def draw_randint(low: int, high: int, shape: int | Sequence[int], dtype: DTypeOf, rng: object | None=None) -> Tensor:
+def draw_randint(low: int, high: int, shape: int | Sequence[int], dtype: DTypeOf, rng: object | None=None, device: object | None=None) -> Tensor:
     """Integers in [low, high); see pb.random.randint."""
 
-def draw_permutation(n: int, rng: object | None=None) -> Tensor:
+def draw_permutation(n: int, rng: object | None=None, device: object | None=None) -> Tensor:
     """0..n-1 in random order; see pb.random.permutation."""
 
 class FewbitCode:
@@ -1644,6 +1644,34 @@ def _set_policy(saved: object | None, inputs: object | None) -> tuple:
 def _restore_saving(arg: tuple, /) -> None:
     ...
 
+class _Graph:
+    """A captured step (cuda/capture.h)."""
+
+    def __init__(self, device: str) -> None:
+        ...
+
+    def end(self) -> None:
+        ...
+
+    def abort(self) -> None:
+        ...
+
+    def prepare(self) -> None:
+        ...
+
+    def launch(self) -> None:
+        ...
+
+    @property
+    def steps(self) -> int:
+        ...
+
+    def undo_step(self, driver: OptimDriver, i: int) -> None:
+        ...
+
+def _capturing() -> builtins.bool:
+    """Whether a step is being captured."""
+
 class OptimDriver:
     """The table, the states and the step of one optimizer."""
 
@@ -1652,6 +1680,17 @@ class OptimDriver:
 
     def step(self, groups: list, grads: object | None, clip_norm: object | None, clip_value: object | None, scale: object | None, origins: object | None=None) -> tuple:
         """(norm or None, skipped)."""
+
+    def backward_step(self, loss: Tensor, groups: list, clip_value: object | None) -> None:
+        """
+        Backward from the loss; each parameter is stepped as soon as its gradient is complete, which is not kept.
+        """
+
+    def replay(self, groups: list, graph: _Graph, i: int) -> builtins.bool:
+        ...
+
+    def replay_result(self, graph: _Graph, i: int) -> tuple:
+        ...
 
     def get_state(self, p: Tensor) -> Any:
         """The step count, the state tensors and the state numbers of p."""
@@ -1795,8 +1834,94 @@ def _has_tangent(arg: Tensor, /) -> builtins.bool:
 def _custom(name: str, inputs: object, outputs: object, pull: object, push: object | None) -> tuple:
     ...
 
+def _enter_autocast(lower: DTypeOf, on: builtins.bool) -> tuple:
+    ...
+
+def _leave_autocast(lower: DTypeOf, on: builtins.bool) -> None:
+    ...
+
+def _autocast_state() -> tuple:
+    ...
+
+def _autocast(op: str, *tensors) -> Any:
+    ...
+
+def _autocast_table() -> list:
+    """What pb.autocast does to each op: op, cpu, cuda."""
+
 def _cuda_device_count() -> int:
     """The number of CUDA devices that driver and library find."""
+
+def _cuda_missing() -> str:
+    """What is missing for a CUDA device to be there."""
+
+def _cuda_properties(index: int) -> tuple:
+    """(name, major, minor) of a device."""
+
+def _cuda_stats(index: int) -> dict:
+    """The allocator's figures."""
+
+def _cuda_reset_peak(index: int) -> None:
+    """Sets the peak to what is in use now."""
+
+def _cuda_empty_cache(index: int) -> None:
+    """Gives cached memory back to the device."""
+
+def _cuda_synchronize(index: int) -> None:
+    """Waits for all work on the device."""
+
+def _pin(x: Tensor) -> Tensor:
+    """A copy in page-locked host memory."""
+
+def _used_on(x: Tensor, stream: _Stream) -> None:
+    """Tells the allocator that work on the stream uses x."""
+
+class _Stream:
+
+    def __init__(self, index: int, null: builtins.bool=False) -> None:
+        ...
+
+    @property
+    def index(self) -> int:
+        ...
+
+    @property
+    def handle(self) -> int:
+        ...
+
+    def synchronize(self) -> None:
+        ...
+
+    def query(self) -> builtins.bool:
+        ...
+
+def _set_stream(stream: _Stream) -> int:
+    """
+    Makes the stream this thread's current one on its device; returns the handle before.
+    """
+
+def _restore_stream(index: int, handle: int) -> None:
+    """Undoes _set_stream."""
+
+class _Event:
+
+    def __init__(self, index: int, timing: builtins.bool=False) -> None:
+        ...
+
+    def record(self, stream: _Stream | None=None) -> None:
+        ...
+
+    def wait(self, stream: _Stream | None=None) -> None:
+        ...
+
+    def synchronize(self) -> None:
+        ...
+
+    def query(self) -> builtins.bool:
+        ...
+
+    def elapsed(self, later: _Event) -> float:
+        ...
 
 def set_num_threads(n: int) -> None:
     """The number of threads that kernels use."""

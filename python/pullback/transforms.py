@@ -334,7 +334,7 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], vectors: Sequence[Any]) -
 
 def _basis(like: Tensor) -> Iterator[Tensor]:
     for i in range(like.size):
-        e = C.zeros((like.size,), dtype=like.dtype)
+        e = C.zeros((like.size,), dtype=like.dtype, device=like.device)
         e[i] = 1
         yield C.reshape(e, like.shape)
 
@@ -342,7 +342,7 @@ def _basis(like: Tensor) -> Iterator[Tensor]:
 def _one_jacobian(f: Callable[[Tensor], Any], x: Tensor, mode: str) -> Any:
     if mode == "forward":
         if x.size == 0:
-            return tree_map(lambda o: C.zeros((*o.shape, *x.shape), dtype=o.dtype), f(x))
+            return tree_map(lambda o: C.zeros((*o.shape, *x.shape), dtype=o.dtype, device=o.device), f(x))
         columns = [flatten(jvp(f, (x,), (e,))[1]) for e in _basis(x)]
         build = columns[0][1]
         merged = [C.stack(group, axis=-1) for group in zip(*[leaves for leaves, _ in columns], strict=True)]
@@ -351,10 +351,10 @@ def _one_jacobian(f: Callable[[Tensor], Any], x: Tensor, mode: str) -> Any:
     outs, build = flatten(out)
     blocks = []
     for i, o in enumerate(outs):
-        zeros = [C.zeros(p.shape, dtype=p.dtype) for p in outs]
+        zeros = [C.zeros(p.shape, dtype=p.dtype, device=p.device) for p in outs]
         rows = [pull(build([*zeros[:i], e, *zeros[i + 1 :]]))[0] for e in _basis(o)]
         shape = (*o.shape, *x.shape)
-        blocks.append(C.reshape(C.stack(rows), shape) if rows else C.zeros(shape, dtype=x.dtype))
+        blocks.append(C.reshape(C.stack(rows), shape) if rows else C.zeros(shape, dtype=x.dtype, device=x.device))
     return build(blocks)
 
 

@@ -143,7 +143,8 @@ def _text(options: argparse.Namespace) -> int:
     text = pb.data.text(options.path)
     context, batch_size, steps = 64, 12, options.steps or 2000
     pb.manual_seed(options.seed)
-    model = models.CharGPT(len(text.vocabulary), context).to(options.device)
+    model = models.CharGPT(len(text.vocabulary), context)
+    model.to(options.device)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pullback as pb
-from pullback.cuda import to_device
 from pullback import optim
+from pullback.cuda import to_device
 from pullback.data import DataLoader
 from pullback.train import Trainer
 

@@ -169,12 +169,13 @@ class MultiheadAttention(Module):
             v = pb.concat([v, pb.broadcast_to(self.bias_v, shape)], axis=1)
             more += 1
         if self.add_zero_attn:
-            zero = pb.zeros((n, 1, self.embed_dim), dtype=k.dtype)
+            zero = pb.zeros((n, 1, self.embed_dim), dtype=k.dtype, device=k.device)
             k, v = pb.concat([k, zero], axis=1), pb.concat([v, zero], axis=1)
             more += 1
         if mask is not None and more:  # everybody attends to what was appended
             tail = (*mask.shape[:-1], more)
-            free = pb.ones(tail, dtype=pb.bool) if mask.dtype == pb.bool else pb.zeros(tail, dtype=mask.dtype)
+            make = pb.ones if mask.dtype == pb.bool else pb.zeros
+            free = make(tail, dtype=mask.dtype, device=mask.device)
             mask = pb.concat([mask, free], axis=-1)
         return k, v, mask
 
@@ -196,7 +197,7 @@ class MultiheadAttention(Module):
             parts.append(pb.reshape(padding, (n, 1, 1, source)))
         parts = [pb.logical_not(m) if m.dtype == pb.bool else m for m in parts]
         if causal:
-            parts.append(pb.tril(pb.ones((length, source), dtype=pb.bool)))
+            parts.append(pb.tril(pb.ones((length, source), dtype=pb.bool, device=self.out_proj.weight.device)))
         if not parts:
             return None
         mask, *rest = parts
@@ -226,7 +227,8 @@ def _added(mask: C.Tensor, dtype: Any) -> C.Tensor:
     """The mask as numbers to add to the scores."""
     if mask.dtype != pb.bool:
         return mask
-    return pb.where(mask, pb.zeros((), dtype=dtype), pb.full((), -math.inf, dtype=dtype))
+    like = {"dtype": dtype, "device": mask.device}
+    return pb.where(mask, pb.zeros((), **like), pb.full((), -math.inf, **like))
 
 
 class TransformerBlock(Module):

@@ -30,7 +30,7 @@ __all__ = [
 
 def _fill(tensor: C.Tensor, value: Any) -> C.Tensor:
     with pb.no_grad():
-        tensor.detach()[...] = value
+        tensor.detach()[...] = value.to(tensor.device) if isinstance(value, C.Tensor) else value
     return tensor
 
 

@@ -158,8 +158,8 @@ class Embedding(Module):
 
     def _count(self, indices: C.Tensor) -> C.Tensor:
         flat = pb.reshape(indices, (-1,)).astype(pb.int64)
-        ones = pb.ones(flat.shape, dtype=self.weight.dtype)
-        return pb.scatter_add(pb.zeros((self.num_embeddings,), dtype=self.weight.dtype), flat, ones, axis=0)
+        like = {"dtype": self.weight.dtype, "device": self.weight.device}
+        return pb.scatter_add(pb.zeros((self.num_embeddings,), **like), flat, pb.ones(flat.shape, **like), axis=0)
 
     def _limit_norms(self, indices: C.Tensor) -> None:
         with pb.no_grad():

@@ -56,7 +56,7 @@ class ReducePrecision(Module):
         steps = pb.abs(wide) * self._p
         if self.stochastic:
             low = pb.floor(steps)
-            up = pb.random.uniform(wide.shape, dtype=wide.dtype, rng=self._rng) < steps - low
+            up = pb.random.uniform(wide.shape, dtype=wide.dtype, device=wide.device, rng=self._rng) < steps - low
             steps = low + up.astype(wide.dtype)
         else:
             steps = pb.ceil(steps - 0.5)
@@ -101,7 +101,7 @@ class GaussianNoise(Module):
         self.std = -1 / (2 * _steps("GaussianNoise", bits) * NormalDist().inv_cdf(leakage / 2))
 
     def forward(self, x: Any) -> C.Tensor:
-        return x + pb.random.normal(x.shape, std=self.std, dtype=x.dtype, rng=self._rng)
+        return x + pb.random.normal(x.shape, std=self.std, dtype=x.dtype, device=x.device, rng=self._rng)
 
     def extra_repr(self) -> str:
         return f"leakage={self.leakage}, bits={self.bits}"

@@ -65,7 +65,7 @@ class _Recurrent(Module):
     def _start(self, x: C.Tensor, given: Any, n: int, single: bool) -> list[C.Tensor]:
         shapes = self._shapes(n)
         if given is None:
-            return [pb.zeros(shape, dtype=x.dtype) for shape in shapes]
+            return [pb.zeros(shape, dtype=x.dtype, device=x.device) for shape in shapes]
         parts = list(given) if isinstance(given, (tuple, list)) else [given]
         parts = [pb.expand_dims(p, 1) for p in parts] if single else parts
         if [tuple(p.shape) for p in parts] != shapes:

@@ -144,7 +144,7 @@ class OASIS(ClosureOnly):
             slopes = gradients(loss, params, create_graph=True)
             total: list[Tensor] = []
             for _ in range(draws):
-                signs = [C.sign(C.draw_uniform(p.shape, -1.0, 1.0, p.dtype, None)) for p in params]
+                signs = [C.sign(C.draw_uniform(p.shape, -1.0, 1.0, p.dtype, None, p.device)) for p in params]
                 dot: Any = sum((g * z).sum() for g, z in zip(slopes, signs, strict=True))
                 products = gradients(dot, params) if dot.requires_grad else [z * 0 for z in signs]
                 part = [(z * h).detach() / draws for z, h in zip(signs, products, strict=True)]

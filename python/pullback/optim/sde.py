@@ -83,7 +83,7 @@ def simulate(
     before = C._set_grad_enabled(False)
     try:
         for _ in range(steps):
-            noise = C.draw_normal(x.shape, 0.0, dt**0.5, x.dtype, rng)
+            noise = C.draw_normal(x.shape, 0.0, dt**0.5, x.dtype, rng, x.device)
             x = x - dt * drift(x) + (diffusion(x) if callable(diffusion) else diffusion) * noise
     finally:
         C._set_grad_enabled(before)

@@ -93,7 +93,7 @@ def count_items(batch: Any, loss: Callable[..., Any] | None) -> float:
     weight, ignored = options.get("weight"), options.get("ignore_index")
     if y.dtype.is_floating or (weight is None and ignored is None):
         return float(y.size)
-    counted = pb.ones(y.shape, dtype=pb.bool) if ignored is None else y != ignored
+    counted = pb.ones(y.shape, dtype=pb.bool, device=y.device) if ignored is None else y != ignored
     if weight is None:
         return float(pb.sum(counted).item())
     weights = pb.take(weight, pb.where(counted, y, 0), axis=0)

@@ -19,10 +19,11 @@ from pullback.cuda import to_device
 
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
+from .captured import CapturedStep
 from .history import History
 from .keeping import Keeping
 from .loop import Context, Means, blame, count_items, is_number, windows
-from .options import check, check_in_backward, check_scaled, metrics_of
+from .options import check, check_capture, check_in_backward, check_scaled, metrics_of
 from .schedule import schedules_of
 
 
@@ -33,7 +34,8 @@ class Trainer:
     loss, or a dict of numbers with the scalar under "loss"; or it calls `ctx.backward(loss, name)` and
     `ctx.update(name)` itself, as with several optimizers, and returns a dict of numbers to log. One optimizer step is
     made for each `accumulate` batches, with the gradient of the mean over all their items, also for a shorter last
-    window. Batches are moved to the device where the model lies. Numbers of steps and epochs count from the start of training, resumed parts included.
+    window. Batches are moved to the device where the model lies. Numbers of steps and epochs count from the start of
+    training, resumed parts included.
 
     Args:
         model: a `pb.nn.Module`.
@@ -55,7 +57,9 @@ class Trainer:
         saved: what training's forward passes keep for backward, as `pb.saving` takes it.
         memory_budget: the most bytes that one batch may keep for backward; `pb.memory.plan` chooses what, for the first
             batch, and `trainer.keeping.plan` shows it.
-        capture: False.
+        capture: make each training step one CUDA graph (`pb.capture`), where the model lies on a device; elsewhere
+            without effect. Loss, metrics and model may not read values of tensors. A loss that is not finite is found
+            after its step.
         update: "after" backward, or "in_backward": each parameter is stepped as soon as its gradient is complete,
             which is then dropped. The same bits with less memory, for rules that look at one tensor at a time and
             without clip_norm; with `accumulate` in the backward of the last batch.
@@ -116,8 +120,11 @@ class Trainer:
             check_in_backward(options, self.optimizers)
         if precision == "float16":
             check_scaled(self.optimizers)
+        if capture:
+            check_capture(options, self.optimizers)
+        self._captured = CapturedStep(self) if capture else None
         self.precision, self._in_backward = precision, update == "in_backward"
-        self._autocast = None if precision == "float32" else pb.autocast(precision)
+        self.autocast = None if precision == "float32" else pb.autocast(precision)
         self.loss_scale = LossScale() if precision == "float16" else None
         self.loss, self._step = loss, step
         self.metrics = metrics_of(metrics)
@@ -141,7 +148,7 @@ class Trainer:
         self.total_steps: int | None = None
         self._means = Means()
         self._interrupted = False
-        self._skipped = False  # a step of this window, by the loss scale
+        self.skipped = False  # a step of this window, by the loss scale
         self._unsaved = True
         self._loaders: dict[str, Any] = {}
         self._loader_states: dict[str, Any] = {}
@@ -307,7 +314,9 @@ class Trainer:
             schedule.before_step(self.step)
         self.last_lr = self._rates()
         means = Means()
-        if any(getattr(o, "needs_closure", False) for o in self.optimizers.values()):
+        if self._captured is not None and self._device() != "cpu":
+            means.add(self._captured(window[0]), counts[0])
+        elif any(getattr(o, "needs_closure", False) for o in self.optimizers.values()):
             self._closure_step(window, weights, counts, means)
         else:
             manual = False
@@ -327,8 +336,8 @@ class Trainer:
             if not (manual or self._in_backward):
                 self.update(self.optimizer_name(None))
         if self.loss_scale is not None:
-            self.loss_scale.update(self._skipped)
-            self._skipped = False
+            self.loss_scale.update(self.skipped)
+            self.skipped = False
         for schedule in self._schedules:
             schedule.after_step()
         if self.ema is not None:
@@ -342,8 +351,8 @@ class Trainer:
         generator = pb.random.default_generator()
         before = generator.get_state()
         try:
-            with self.keeping.around(self.model, lambda: self._compute(batch, Context(self, training=False))[0]):
-                loss, numbers = self._compute(batch, ctx)
+            with self.keeping.around(self.model, lambda: self.compute(batch, Context(self, training=False))[0]):
+                loss, numbers = self.compute(batch, ctx)
             if not ctx.manual:
                 if loss is None:
                     raise ValueError(
@@ -355,17 +364,17 @@ class Trainer:
         except _NotFinite as error:
             generator.set_state(before)
             silent = Context(self, training=False)
-            reason = blame(self.model, batch, lambda: self._compute(batch, silent))
+            reason = blame(self.model, batch, lambda: self.compute(batch, silent))
             raise FloatingPointError(
                 f"fit: the loss is {error.value} at step {self.step + 1} (epoch {self.epoch + 1}): {reason}\n"
                 "help: look at the data, lower the learning rate, or pass clip_norm=1.0"
             ) from None
 
-    def _compute(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
+    def compute(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
         """(loss or None, the numbers to log) of one batch, in the precision of this trainer."""
-        if self._autocast is None:
+        if self.autocast is None:
             return self._evaluate(batch, ctx)
-        with self._autocast:
+        with self.autocast:
             return self._evaluate(batch, ctx)
 
     def _evaluate(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
@@ -426,13 +435,14 @@ class Trainer:
         optimizer = self.optimizers[name]
         if self.loss_scale is None:
             optimizer.step(clip_norm=self.clip_norm)
-            self._check_skipped(optimizer)
+            self.check_skipped(optimizer)
         else:
             optimizer.step(clip_norm=self.clip_norm, scale=self.loss_scale.value)
-            self._skipped = self._skipped or optimizer.last_skipped
+            self.skipped = self.skipped or optimizer.last_skipped
         optimizer.zero_grad()
 
-    def _check_skipped(self, optimizer: Any) -> None:
+    def check_skipped(self, optimizer: Any) -> None:
+        """Raises where the last step of an optimizer was left out."""
         if getattr(optimizer, "last_skipped", False):
             raise FloatingPointError(
                 f"fit: a gradient is not finite at step {self.step + 1} (epoch {self.epoch + 1}), though the loss is\n"
@@ -457,7 +467,7 @@ class Trainer:
 
         optimizer = self.optimizers[self.optimizer_name(None)]
         optimizer.step(closure, clip_norm=self.clip_norm)
-        self._check_skipped(optimizer)
+        self.check_skipped(optimizer)
         optimizer.zero_grad()
 
     def optimizer_name(self, name: str | None) -> str:
@@ -472,9 +482,12 @@ class Trainer:
             )
         return name
 
+    def _device(self) -> str:
+        return next((p.device for p in self.model.parameters()), "cpu")
+
     def _moved(self, batch: Any) -> Any:
         """The batch where the model lies; copies to a device do not wait."""
-        device = next((p.device for p in self.model.parameters()), "cpu")
+        device = self._device()
         return batch if device == "cpu" else to_device(batch, device)
 
     def _items(self, batch: Any) -> float:
@@ -506,7 +519,7 @@ class Trainer:
         try:
             with self.averaged(), pb.no_grad():
                 for batch in data:
-                    _, numbers = self._compute(self._moved(batch), Context(self, training=False))
+                    _, numbers = self.compute(self._moved(batch), Context(self, training=False))
                     means.add(numbers, self._items(batch))
         finally:
             if was_training:
