@@ -23,6 +23,40 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = Path(__file__).with_name("instructions.json")
+LSTM = """
+H = 14
+w, b = (pb.tensor([0.01 * i for i in range(4 * H)], requires_grad=True) for _ in range(2))
+x, h0, c0 = pb.ones(H), pb.ones(H), pb.ones(H)
+def run():
+    h, c = h0, c0
+    for _ in range(8):
+        gates = pb.concat([x, h, x, h]) * w + b
+        f, i = pb.sigmoid(gates[:H]), pb.sigmoid(gates[H:2 * H])
+        o, g = pb.sigmoid(gates[2 * H:3 * H]), pb.tanh(gates[3 * H:])
+        c = c * f + i * g
+        h = o * pb.tanh(c)
+    h.sum().backward()
+    w.grad = b.grad = None
+"""
+JACOBIAN = """
+bones, points = [pb.ones((3, 3)) * 0.1 for _ in range(26)], pb.ones((3, 100))
+x = pb.ones(26) * 0.1
+def place(a):
+    turned = points
+    for i in range(26):
+        turned = turned + pb.matmul(bones[i] * pb.sin(a[i]), turned) * 0.1
+    return turned.reshape((300,))
+jacobian = pb.jacobian(place, mode="forward")
+"""
+TRAINER = """
+x, y = pb.ones((8, 4)), pb.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+model = pb.nn.Linear(4, 3)
+trainer = pb.train.Trainer(
+    model, pb.optim.SGD(model.parameters()), pb.losses.cross_entropy, metrics="accuracy", progress=False
+)
+def fit():
+    trainer.fit([(x, y)] * 50, steps=trainer.step + 50)
+"""
 #: name: (set-up, statement, n)
 SNIPPETS = {
     "z = x + y": ("x, y = pb.ones(16), pb.ones(16)", "z = x + y", 2000),
@@ -43,6 +77,9 @@ SNIPPETS = {
         "y = x\nfor _ in range(25): y = y * a; y = y + b\ny.backward(g); x.grad = None",
         50,
     ),
+    "8 LSTM steps, 14 wide, fwd+bwd": (LSTM, "run()", 30),
+    "Jacobian 300x26, forward mode": (JACOBIAN, "jacobian(x)", 2),
+    "50 Trainer steps": (TRAINER, "fit()", 3),
 }
 
 

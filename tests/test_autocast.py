@@ -148,10 +148,11 @@ def test_no_grad_and_grad_do_not_share_a_cast():
 
 def test_nothing_is_held_after_the_block():
     w = pb.tensor(np.zeros((64, 64), np.float32), requires_grad=True)
-    before = pb.memory.stats()["current"]
-    with pb.autocast():
-        pb.matmul(pb.ones((1, 64)), w)
-        held = pb.memory.stats()["current"]
+    for _ in range(2):  # the first product makes scratch memory of its thread, too
+        before = pb.memory.stats()["current"]
+        with pb.autocast():
+            pb.matmul(pb.ones((1, 64)), w)
+            held = pb.memory.stats()["current"]
     assert held - before >= 64 * 64 * 2 and pb.memory.stats()["current"] == before
 
 

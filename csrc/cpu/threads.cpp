@@ -51,12 +51,12 @@ std::atomic<int>& threads() {
   return n;
 }
 
-thread_local bool inside = false;  // a nested region runs on its own thread
+[[gnu::tls_model("initial-exec")]] thread_local bool inside = false;  // a nested region runs on its own thread
 
 // ---- the interpreter lock
 
 LockHooks hooks{};
-thread_local int keep_lock = 0;
+[[gnu::tls_model("initial-exec")]] thread_local int keep_lock = 0;
 
 class Unlocked {
  public:

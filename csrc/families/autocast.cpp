@@ -134,7 +134,7 @@ void leave_autocast(Autocast before) {
 
 Tensor autocast(std::string_view op, const Tensor& t) {
   if (!t || t.weak() || !is_float(t.dtype()) || t.dtype() == DType::F64) return t;
-  switch (cast_policy(op, false)) {
+  switch (cast_policy(op, on_cuda(t))) {
     case CastTo::Lower:
       return t.dtype() == here.state.lower ? t : lowered(t, here.state.lower);
     case CastTo::Float32:

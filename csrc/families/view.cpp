@@ -23,11 +23,26 @@ std::pair<int64_t, int64_t> span_of(const Geometry& g) {
 Tensor take_view(const Tensor& x, const Geometry& base, const Geometry& view);
 Tensor mapped_view(const Tensor& t, const Geometry& memory, const Geometry& base, const Geometry& v, const char* op);
 
+// Whether no two elements of a window, made by slices and broadcasting, share an address.
+bool apart(const Geometry& v) {
+  for (int i = 0; i < v.shape.size(); i++)
+    if (v.strides[i] == 0 && v.shape[i] > 1) return false;
+  return true;
+}
+
+// The same outside the graph, for a dense base.
+bool place_plain(const Tensor& g, const Geometry& base, const Geometry& v, Tensor& out) {
+  if (base.offset || !apart(v) || !is_contiguous(base.shape, base.strides)) return false;
+  out = zeros(base.shape, g.dtype());
+  if (g.size()) copy_into(alias(out, v.shape, v.strides, v.offset), g);
+  return true;
+}
+
 // Zeros of the base's shape with g at the window: the adjoint of the view.
 Tensor place(const Tensor& g0, const Geometry& base, const Geometry& v) {
-  Tensor g = g0;
+  Tensor g = g0, out;
+  if (is_constant(g0) && place_plain(g0, base, v, out)) return out;
   Geometry w = v;
-  Tensor out;
   if (count(v.shape) == 0) {
     out = zeros(base.shape, g.dtype(), g.device());
   } else {
@@ -104,11 +119,29 @@ Tensor finish(const char* op, const Tensor& t, Tensor out, Pull pull, Again agai
   return out;
 }
 
+// The node of a window v on a tensor laid out as `base`.
+struct WindowNode final : Node, alloc::Recycled<WindowNode> {
+  const char* op;
+  Geometry base, v;
+  WindowNode(const char* name, const Geometry& b, const Geometry& w) : op(name), base(b), v(w) {
+    if (base.offset == 0 && apart(v) && is_contiguous(base.shape, base.strides)) late = kAddsInto;
+  }
+  const char* name() const override { return op; }
+  void pull(const PullArgs& a) override { a.gin[0] = place(a.g[0], base, v); }
+  void release() override {}
+  bool add_into(const Tensor& sum, const Tensor& g) override {
+    if (!(sum.shape() == base.shape)) return false;
+    if (g.size()) map_add_into(alias(sum, v.shape, v.strides, sum->offset + v.offset), g);
+    return true;
+  }
+};
+
 // The window `memory` of t's storage, whose map is that of the window v on a tensor laid out as `base`.
 Tensor mapped_view(const Tensor& t, const Geometry& memory, const Geometry& base, const Geometry& v, const char* op) {
-  return finish(
-      op, t, window(t, memory), [base, v](const Tensor& g) { return place(g, base, v); },
-      [&](const Tensor& d) { return take_view(d, base, v); });
+  Tensor out = window(t, memory);
+  if (any_wants(t)) connect(new WindowNode(op, base, v), {&t, 1}, {&out, 1});
+  push_forward({t}, out, [&](const Tensor*, const Tensor* d, const Tensor&) { return take_view(d[0], base, v); });
+  return out;
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ namespace {
 bool older(const Node* a, const Node* b) { return a->seq < b->seq; }
 
 class Run;
-thread_local Run* running = nullptr;
+[[gnu::tls_model("initial-exec")]] thread_local Run* running = nullptr;
 
 class Run {
  public:
@@ -271,26 +271,55 @@ class Run {
       }
       edges = masked.data();
     }
+    if (n->late & kAddsInto && add_into_receiver(n, g[0])) return done(n);
     // A pull may run a backward of its own (composed definitions), so buffers in use are moved out of this object.
     std::vector<Tensor> gout = std::move(outputs_), gin = std::move(inputs_);
     gin.resize(n->edges.size());
     n->pull({gout.data(), gin.data(), edges});
     if (mode().anomaly) check_finite(n, gin);
     if (!rebuilt_.empty()) std::erase_if(rebuilt_, [&](auto& r) { return r.first == n; });
+    gout.clear();
+    for (size_t i = 0; i < gin.size(); i++)
+      if (wanted(n->edges[i])) send(n->edges[i], std::exchange(gin[i], Tensor()));
+    gin.clear();
+    outputs_ = std::move(gout);
+    inputs_ = std::move(gin);
+    done(n);
+  }
+
+  void done(Node* n) {
     if (!options_.retain_graph) {
       n->released = true;
       if (!n->pins) n->release();
     }
-    gout.clear();
-    for (size_t i = 0; i < gin.size(); i++)
-      if (wanted(n->edges[i])) send(n->edges[i], std::exchange(gin[i], Tensor()));
     if (options_.taker)
       for (const Edge& e : n->edges)
         if (e.leaf) settle(e);
-    gin.clear();
-    outputs_ = std::move(gout);
-    inputs_ = std::move(gin);
   }
+
+  // The pieces of a tensor that was cut up come back one by one: each is added at its place in the sum that the first
+  // one left, instead of a tensor of zeros around each.
+  bool add_into_receiver(Node* n, const Tensor& g) {
+    if (!g || mode().grad || mode().anomaly || options_.stop || has_tangent(g)) return false;
+    const Edge& e = n->edges[0];
+    if (e.node) {
+      if (e.node->run != this || !wanted(e)) return false;
+      Tensor* sum = e.index == 0                               ? &e.node->cotangent
+                    : e.index - 1 < e.node->cotangents.size() ? &e.node->cotangents[e.index - 1]
+                                                               : nullptr;
+      return sum && *sum && unique(*sum) && adds(*sum, g) && n->add_into(*sum, g);
+    }
+    if (!wrt_.empty() || !e.leaf->meta || !e.leaf->meta->grad || !e.leaf->meta->hooks.empty()) return false;
+    KeepLock keep;
+    const Tensor& grad = e.leaf->meta->grad;
+    if (grad->node || !adds(grad, g) || !n->add_into(grad, g)) return false;
+    grad->storage->version++;
+    return true;
+  }
+  static bool adds(const Tensor& sum, const Tensor& g) {
+    return sum.contiguous() && sum.dtype() == g.dtype() && !has_tangent(sum);
+  }
+
   bool inner_needed(Node* n) const {
     for (const Edge& e : n->edges)
       if (wanted(e)) return true;

@@ -71,6 +71,7 @@ enum : uint8_t {
   kRebuilds = 2,             // output 0 is made anew for whoever would keep it: saved="recompute"
   kAsksWhenKept = 4,         // output_kept is called when somebody keeps output 0
   kWatches = 8,              // consumed is called at each further use of output 0
+  kAddsInto = 16,            // add_into may do the work of a pull: one output, one input
 };
 
 // Cotangents in, cotangents out. need(i) tells whether gin[i] is wanted at all.
@@ -114,6 +115,8 @@ struct Node {
   // Offers z, kept by somebody, in place of the kept output 0: it has the sign of that wherever the cotangent is not 0.
   virtual bool stand_in(const Tensor&) { return false; }
   virtual void consumed(const Tensor&) {}
+  // Adds what pull makes of g into `sum`, the contiguous cotangent that the input has so far; false where it cannot.
+  virtual bool add_into(const Tensor& /*sum*/, const Tensor& /*g*/) { return false; }
 };
 void retain(Node* n);
 void drop(Node* n);  // iterative: a chain of any length is freed without recursion
@@ -175,7 +178,7 @@ class Slots {
 
 // A node whose pull is a closure f(const Slots&, const PullArgs&); tensors it needs are saved slots, never captures.
 template <class F>
-struct FnNode : Node {
+struct FnNode : Node, alloc::Recycled<FnNode<F>> {
   const char* op;
   std::vector<Saved> saved;
   F f;
@@ -193,7 +196,9 @@ struct FnNode : Node {
 
 // The same with a second closure r(const Slots&) that makes output 0 anew.
 template <class F, class R>
-struct RebuildNode final : FnNode<F> {
+struct RebuildNode final : FnNode<F>, alloc::Recycled<RebuildNode<F, R>> {
+  using alloc::Recycled<RebuildNode>::operator new;
+  using alloc::Recycled<RebuildNode>::operator delete;
   R r;
   RebuildNode(const char* n, std::vector<Saved> s, F fn, R rebuilds, uint8_t when)
       : FnNode<F>(n, std::move(s), std::move(fn)), r(std::move(rebuilds)) {

@@ -4,16 +4,14 @@
 
 namespace pb {
 
-void Dims::resize(int n) {
+void Dims::grow(int n) {
   if (n > kMaxDims)
     fail<ShapeError>("shape", "at most 32 dimensions are supported, " + std::to_string(n) + " were asked for",
                      "merge dimensions with reshape");
-  if (n > 8 && data_ == inline_) {
-    auto* heap = new int64_t[kMaxDims];
-    std::memcpy(heap, inline_, size_t(n_) * 8);
-    data_ = heap;
-  }
-  n_ = n;
+  if (data_ != inline_) return;
+  auto* heap = new int64_t[kMaxDims];
+  std::memcpy(heap, inline_, size_t(n_) * 8);
+  data_ = heap;
 }
 
 void Dims::insert(int at, int64_t v) {

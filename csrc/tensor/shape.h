@@ -43,9 +43,17 @@ class Dims {
   const int64_t* begin() const { return data_; }
   const int64_t* end() const { return data_ + n_; }
   int64_t back() const { return data_[n_ - 1]; }
-  bool operator==(const Dims& o) const { return n_ == o.n_ && std::memcmp(data_, o.data_, size_t(n_) * 8) == 0; }
+  bool operator==(const Dims& o) const {
+    if (n_ != o.n_) return false;
+    for (int i = 0; i < n_; i++)
+      if (data_[i] != o.data_[i]) return false;
+    return true;
+  }
 
-  void resize(int n);
+  void resize(int n) {
+    if (n > kInline) grow(n);
+    n_ = n;
+  }
   void push_back(int64_t v) {
     resize(n_ + 1);
     data_[n_ - 1] = v;
@@ -54,14 +62,23 @@ class Dims {
   void erase(int at);
 
  private:
+  static constexpr int kInline = 8;
+  void grow(int n);
+  // All eight words whatever n is: a copy of fixed size is a few moves, one of n words is a call.
+  void copy_inline(const Dims& o) { std::memcpy(inline_, o.inline_, sizeof inline_); }
   void assign(const Dims& o) {
+    if (data_ == inline_ && o.data_ == o.inline_) {
+      copy_inline(o);
+      n_ = o.n_;
+      return;
+    }
     resize(o.n_);
     std::memcpy(data_, o.data_, size_t(n_) * 8);
   }
   void steal(Dims& o) {
     n_ = o.n_;
     if (o.data_ == o.inline_) {
-      std::memcpy(inline_, o.inline_, size_t(n_) * 8);
+      copy_inline(o);
       data_ = inline_;
     } else {
       data_ = o.data_;
@@ -75,7 +92,7 @@ class Dims {
   }
   int64_t* data_ = inline_;
   int32_t n_ = 0;
-  int64_t inline_[8];
+  int64_t inline_[kInline];
 };
 using Shape = Dims;
 using Strides = Dims;  // in elements

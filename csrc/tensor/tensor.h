@@ -88,7 +88,7 @@ struct Tangent {
 };
 
 // What most tensors never need, allocated at the first use.
-struct Meta {
+struct Meta : alloc::Recycled<Meta> {
   Tensor grad;
   Tensor base;                    // set for a view
   uint32_t base_generation = 0;   // of the base when this view's node was made

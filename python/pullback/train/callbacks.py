@@ -164,7 +164,8 @@ class LRMonitor(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar by tqdm; without tqdm a line on stderr at each epoch and at most every `seconds` seconds."""
+    """A bar by tqdm, moved on ten times a second; without tqdm a line on stderr at each epoch and at most every
+    `seconds` seconds."""
 
     priority = 10
 
@@ -172,7 +173,7 @@ class ProgressBar(Callback):
         self.seconds = seconds
         self._bar: Any = None
         self._start = self._printed = 0.0
-        self._first = 0
+        self._first = self._waiting = 0
         self._valid = ""
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -186,12 +187,22 @@ class ProgressBar(Callback):
             self._bar = tqdm(total=trainer.total_steps, initial=trainer.step, unit="step", dynamic_ncols=True)
 
     def on_step_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        if self._bar is not None:
-            if "loss" in record:
-                self._bar.set_postfix_str(f"loss {record['loss']:.4f}{self._valid}", refresh=False)
-            self._bar.update(1)
-        elif time.monotonic() - self._printed > self.seconds:
-            self._line(trainer, record)
+        now = time.monotonic()
+        if self._bar is None:
+            if now - self._printed > self.seconds:
+                self._line(trainer, record)
+            return
+        self._waiting += 1
+        if now - self._printed > 0.1:
+            self._printed = now
+            self._move(record)
+
+    def _move(self, record: Mapping[str, Any]) -> None:
+        """Moves the bar on by the steps since the last time."""
+        if "loss" in record:
+            self._bar.set_postfix_str(f"loss {record['loss']:.4f}{self._valid}", refresh=False)
+        self._bar.update(self._waiting)
+        self._waiting = 0
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         valid = ", ".join(f"{k} {v:.4f}" for k, v in record.items() if k.startswith("valid_"))
@@ -201,6 +212,8 @@ class ProgressBar(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self._bar is not None:
+            self._bar.update(self._waiting)
+            self._waiting = 0
             if trainer.history.epochs:
                 loss = trainer.history.epochs[-1].get("loss", math.nan)
                 self._bar.set_postfix_str(f"loss {loss:.4f}{self._valid}")

@@ -210,7 +210,7 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
         trainer.loss_scale.load_state_dict(state["loss_scale"])
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
     trainer._means.sums = {name: sums for name, *sums in state["means"]}
-    trainer.last_lr = dict(state["rates"])
+    trainer._used_rates = dict(state["rates"])
     trainer._unsaved = False
     waiting = [list(pair) for pair in state["callbacks"]]
     for callback in trainer.callbacks:  # each takes the first state of its class that is left

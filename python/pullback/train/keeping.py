@@ -35,6 +35,11 @@ class Keeping:
         if saved is not None:
             pb.saving(saved)  # refuses what it does not know
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to put around a forward pass."""
+        return self.saved is None and self.budget is None
+
     def restore(self, choices: dict[str, Any] | None) -> None:
         """Goes on with the choices of a checkpoint; None measures anew."""
         self.choices, self.plan, self._units = choices, None, None

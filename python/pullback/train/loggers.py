@@ -9,7 +9,7 @@ import os
 import struct
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +26,7 @@ class _FileLogger(Callback):
         self.path = Path(path)
         self._file: BinaryIO | None = None
         self._offset: int | None = None  # where to go on; None starts the file anew
+        self._flushed = 0.0
 
     def on_fit_start(self, trainer: Trainer) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,10 @@ class _FileLogger(Callback):
     def append(self, data: bytes) -> None:
         assert self._file is not None
         self._file.write(data)
-        self._file.flush()
+        now = time.monotonic()
+        if now - self._flushed > 0.2:  # for who watches the file; a checkpoint flushes too
+            self._flushed = now
+            self._file.flush()
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self._file is not None:
@@ -95,17 +99,21 @@ class CSVLogger(_FileLogger):
         first = self._fields is None
         if self._fields is None:
             self._fields = list(record)
+        if list(record) == self._fields:
+            return self._line(record.values(), first)
         missing = [key for key in record if key not in self._fields]
         if missing:
             raise ValueError(
                 f"CSVLogger: {', '.join(missing)} is not among the columns {', '.join(self._fields)}\n"
                 "help: return the same numbers at each step, or use JSONLogger"
             )
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._fields, lineterminator="\n")
+        self._line((record.get(key, "") for key in self._fields), first)
+
+    def _line(self, values: Iterable[Any], first: bool) -> None:
+        writer = csv.writer(text := io.StringIO(newline=""), lineterminator="\n")
         if first:
-            writer.writeheader()
-        writer.writerow(record)
+            writer.writerow(self._fields or ())
+        writer.writerow(values)
         self.append(text.getvalue().encode())
 
     def state_dict(self) -> dict[str, Any]:

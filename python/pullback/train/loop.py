@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import signal
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -157,3 +161,23 @@ def blame(model: Any, batch: Any, forward: Callable[[], Any]) -> str:
     text = found[0] if found else "the outputs of all modules are finite: the loss itself is not"
     bad = [name for name, p in model.named_parameters() if not finite(p)]
     return f"{text}; parameter {bad[0]!r} is not finite" if bad else text
+
+
+@contextlib.contextmanager
+def signals(note: Callable[[], None]) -> Iterator[None]:
+    """A region in which the first Ctrl-C calls `note`; the second one is as usual."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
+        yield
+        return
+
+    def once(_number: int, _frame: Any) -> None:
+        note()
+        signal.signal(signal.SIGINT, usual)
+        print("interrupted: ending this step; once more to stop at once", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGINT, once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import pullback as pb
+from pullback._core import default_generator as _default_generator
 from pullback._precision import LossScale
 from pullback.cuda import to_device
 
@@ -22,7 +20,7 @@ from .callbacks import Callback, ProgressBar
 from .captured import CapturedStep
 from .history import History
 from .keeping import Keeping
-from .loop import Context, Means, blame, count_items, is_number, windows
+from .loop import Context, Means, blame, count_items, is_number, signals, windows
 from .options import check, check_capture, check_in_backward, check_scaled, metrics_of
 from .schedule import schedules_of
 
@@ -137,14 +135,17 @@ class Trainer:
         self.checkpoint_every, self.seed = checkpoint_every, seed
         self.callbacks = sorted([*callbacks, *([ProgressBar()] if progress else [])], key=lambda c: c.priority)
         self._count = count
+        self._plain_loss = loss is not None and not hasattr(loss, "keywords")
         self._sums_items = getattr(loss, "keywords", {}).get("reduction") == "sum"
+        self._needs_closure = any(getattr(o, "needs_closure", False) for o in self.optimizers.values())
 
         self.step = 0  # optimizer steps made
         self.epoch = 0  # epochs completed
         self.batch = 0  # batches of the current epoch that were used
         self.stop = False
         self.history = History()
-        self.last_lr: dict[str, float] = {}
+        self._used_rates: dict[str, float] | None = {}  # where schedules move them on after a step
+        self._listeners: list[Any] = []  # to the end of a step
         self.total_steps: int | None = None
         self._means = Means()
         self._interrupted = False
@@ -152,6 +153,11 @@ class Trainer:
         self._unsaved = True
         self._loaders: dict[str, Any] = {}
         self._loader_states: dict[str, Any] = {}
+
+    @property
+    def last_lr(self) -> dict[str, float]:
+        """The learning rates of the last step, as `LRMonitor` names them; empty before the first."""
+        return self._rates() if self._used_rates is None else self._used_rates
 
     # ---- fit
 
@@ -200,7 +206,7 @@ class Trainer:
         self.model.train()
         try:
             self._call("on_fit_start")
-            with self._signals(), pb.detect_anomaly() if self.detect_anomaly else contextlib.nullcontext():
+            with signals(self._interrupt), pb.detect_anomaly() if self.detect_anomaly else contextlib.nullcontext():
                 while not done():
                     self._run_epoch(train, valid, steps)
             if self._unsaved:
@@ -260,7 +266,7 @@ class Trainer:
         batches = iter(train)
         if not hasattr(train, "load_state_dict"):
             batches = islice(batches, self.batch, None)
-        before, complete = self.batch, True
+        before, complete, self._listeners = self.batch, True, self._listening()
         with contextlib.closing(windows(batches, self.accumulate)) as parts:
             for window in parts:
                 record = self._train_window(window)
@@ -268,7 +274,8 @@ class Trainer:
                 self.batch += len(window)
                 self._unsaved = True
                 self.history.steps.append(record)
-                self._call("on_step_end", record)
+                for listener in self._listeners:
+                    listener(self, record)
                 if self.checkpoint_every is not None and self.step % self.checkpoint_every == 0:
                     self._checkpoint()
                 if self.stop or self._interrupted or (steps is not None and self.step >= steps):
@@ -312,27 +319,26 @@ class Trainer:
         weights = [1.0 if self._sums_items else n / total if total else 0.0 for n in counts]
         for schedule in self._schedules:
             schedule.before_step(self.step)
-        self.last_lr = self._rates()
+        self._used_rates = self._rates() if self._schedules else None
         means = Means()
         if self._captured is not None and self._device() != "cpu":
             means.add(self._captured(window[0]), counts[0])
-        elif any(getattr(o, "needs_closure", False) for o in self.optimizers.values()):
+        elif self._needs_closure:
             self._closure_step(window, weights, counts, means)
         else:
             manual = False
-            for i, (batch, weight) in enumerate(zip(window, weights, strict=True)):
+            for i, (batch, weight, count) in enumerate(zip(window, weights, counts, strict=True)):
                 ctx = Context(self, training=True)
                 ctx.weight, ctx.last = weight, i == len(window) - 1
                 loss, numbers = self._watched(batch, ctx)
-                manual = manual or ctx.manual
-                if not ctx.manual:
-                    if self._in_backward and ctx.last:
-                        self.optimizers[self.optimizer_name(None)].step_in_backward(
-                            loss if weight == 1.0 else loss * weight
-                        )
-                    else:
-                        self.add_gradient(loss, weight, self.optimizer_name(None))
-                means.add(numbers, counts[i])
+                if ctx.manual:
+                    manual = True
+                elif self._in_backward and ctx.last:
+                    optimizer = self.optimizers[self.optimizer_name(None)]
+                    optimizer.step_in_backward(loss if weight == 1.0 else loss * weight)
+                else:
+                    self.add_gradient(loss, weight, self.optimizer_name(None))
+                means.add(numbers, count)
             if not (manual or self._in_backward):
                 self.update(self.optimizer_name(None))
         if self.loss_scale is not None:
@@ -344,22 +350,25 @@ class Trainer:
             self.ema.update()
         record = means.values()
         self._means.add(record, total)
-        return {"step": self.step + 1, "epoch": self.epoch + 1} | record
+        return {"step": self.step + 1, "epoch": self.epoch + 1, **record}
 
     def _watched(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
-        """`_compute`, with a search for the culprit where the loss is not finite."""
-        generator = pb.random.default_generator()
+        """`compute`, with a search for the culprit where the loss is not finite."""
+        generator = _default_generator()
         before = generator.get_state()
         try:
-            with self.keeping.around(self.model, lambda: self.compute(batch, Context(self, training=False))[0]):
+            if self.keeping.idle:
                 loss, numbers = self.compute(batch, ctx)
+            else:
+                with self.keeping.around(self.model, lambda: self.compute(batch, Context(self, training=False))[0]):
+                    loss, numbers = self.compute(batch, ctx)
             if not ctx.manual:
                 if loss is None:
                     raise ValueError(
                         "fit: step returned no loss and did not call ctx.backward\n"
                         'help: return the loss, a dict with it under "loss", or call ctx.backward and ctx.update'
                     )
-                self.check_loss(loss)
+                self.check_loss(loss, numbers.get("loss"))
             return loss, numbers
         except _NotFinite as error:
             generator.set_state(before)
@@ -403,12 +412,12 @@ class Trainer:
                 numbers |= {name: float(f(prediction, y)) for name, f in self.metrics.items()}
         return loss, numbers
 
-    def check_loss(self, loss: Any) -> None:
-        """Raises where a loss is no finite scalar with a gradient."""
+    def check_loss(self, loss: Any, value: float | None = None) -> None:
+        """Raises where a loss is no finite scalar with a gradient; `value` is its number where that is known."""
         if not isinstance(loss, pb.Tensor) or loss.size != 1:
             shape = loss.shape if isinstance(loss, pb.Tensor) else type(loss).__name__
             raise pb.ShapeError(f"fit: the loss must be one number, got {shape}\nhelp: reduce it with pb.mean")
-        value = loss.item()
+        value = loss.item() if value is None else value
         if not math.isfinite(value):
             raise _NotFinite(value)
         if not loss.requires_grad:
@@ -491,7 +500,11 @@ class Trainer:
         return batch if device == "cpu" else to_device(batch, device)
 
     def _items(self, batch: Any) -> float:
-        return float(self._count(batch)) if self._count is not None else count_items(batch, self.loss)
+        if self._count is not None:
+            return float(self._count(batch))
+        if self._plain_loss and type(batch) is tuple and len(batch) == 2 and type(batch[1]) is pb.Tensor:
+            return float(batch[1].size)  # the usual case of count_items
+        return count_items(batch, self.loss)
 
     def _rates(self) -> dict[str, float]:
         rates = {}
@@ -569,24 +582,14 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, event)(self, *args)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C sets a flag; the second one is as usual."""
-        usual = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
-            yield
-            return
+    def _listening(self) -> list[Any]:
+        """The callbacks that have something to do at the end of a step."""
+        idle = Callback.on_step_end
+        found = (callback.on_step_end for callback in self.callbacks)
+        return [f for f in found if getattr(f, "__func__", None) is not idle]
 
-        def note(_number: int, _frame: Any) -> None:
-            self._interrupted = True
-            signal.signal(signal.SIGINT, usual)
-            print("interrupted: ending this step; once more to stop at once", file=sys.stderr, flush=True)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, usual)
+    def _interrupt(self) -> None:
+        self._interrupted = True
 
 
 class _NotFinite(Exception):
