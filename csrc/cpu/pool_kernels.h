@@ -6,9 +6,9 @@ namespace pb {
 
 inline int64_t pool_grain(int64_t cells) { return 32768 / (cells + 1) + 1; }
 
-// Maxima of whole vectors of windows, a row of outputs at a time. The input rows of the windows are read where they lie;
-// where a window hangs over an edge, or a vector would leave the array, from a copy with -inf around it. A vector that is
-// longer than the rest of a row runs into the next one, which is written later.
+// Maxima of whole vectors of windows, a row of outputs at a time. The input rows of the windows are read where they
+// lie; where a window hangs over an edge, or a vector would leave the array, from a copy with -inf around it. A vector
+// that is longer than the rest of a row runs into the next one, which is written later.
 template <class S, class I>
 struct MaxPool {
 #if defined(__AVX512F__)
