@@ -27,6 +27,11 @@ class Pullback:
         self.no_grad = pb.no_grad
         self.silu, self.tanh, self.gelu = pb.silu, pb.tanh, pb.gelu
         self.cross_entropy = pb.losses.cross_entropy
+        self.sigmoid, self.exp, self.log, self.sin = pb.sigmoid, pb.exp, pb.log, pb.sin
+        self.matmul, self.concat = pb.matmul, pb.concat
+
+    def jacobian_forward(self, f: Any) -> Any:
+        return self.pb.jacobian(f, mode="forward")
 
     def tensor(self, array: np.ndarray, grad: bool = False) -> Any:
         return self.pb.tensor(array, requires_grad=grad)
@@ -81,6 +86,11 @@ class Torch:
         self.no_grad = torch.no_grad
         self.silu, self.tanh, self.gelu = self.f.silu, torch.tanh, self.f.gelu
         self.cross_entropy = self.f.cross_entropy
+        self.sigmoid, self.exp, self.log, self.sin = torch.sigmoid, torch.exp, torch.log, torch.sin
+        self.matmul, self.concat = torch.matmul, torch.cat
+
+    def jacobian_forward(self, f: Any) -> Any:
+        return self.torch.func.jacfwd(f)
 
     def tensor(self, array: np.ndarray, grad: bool = False) -> Any:
         return self.torch.tensor(array).requires_grad_(grad)

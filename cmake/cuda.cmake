@@ -34,7 +34,7 @@ enable_language(CUDA)
 message(STATUS "CUDA library: ${PB_NVCC} ${CMAKE_CUDA_COMPILER_VERSION}, ${PB_CUDA_ARCHITECTURES}")
 
 set(units)
-set(cuda_sources csrc/cuda/table.cu csrc/cuda/reduce.cu csrc/cuda/optim.cu csrc/cuda/code.cu)
+set(cuda_sources csrc/cuda/table.cu csrc/cuda/memory.cu csrc/cuda/copy.cu csrc/cuda/reduce.cu csrc/cuda/optim.cu csrc/cuda/code.cu)
 foreach(unit IN LISTS PB_MAP_UNITS)
   configure_file(cmake/map_cuda.cu.in ${PB_GENERATED}/${unit}.cu @ONLY)
   list(APPEND cuda_sources ${PB_GENERATED}/${unit}.cu)

@@ -214,9 +214,9 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     "arguments, text",
     [
-        ({"precision": "bfloat16"}, "precision='bfloat16' is not built yet"),
+        ({"precision": "float8"}, "precision must be 'float32' or 'bfloat16' or 'float16', got 'float8'"),
         ({"capture": True}, "capture=True is not built yet"),
-        ({"update": "in_backward"}, "update='in_backward' is not built yet"),
+        ({"update": "before"}, "update must be 'after' or 'in_backward', got 'before'"),
         ({"accumulate": 0}, "accumulate must be an integer of at least 1, got 0"),
         ({"keep": 0}, "keep must be an integer of at least 1"),
         ({"checkpoint_every": 1.5}, "checkpoint_every must be an integer"),

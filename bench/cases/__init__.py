@@ -50,6 +50,6 @@ def normal(shape: tuple[int, ...], seed: int, scale: float = 1.0) -> np.ndarray:
 
 def all_cases() -> list[Case]:
     """Every case, in the order of the table."""
-    from . import matmul, ops, optimizer, overhead, rows, training
+    from . import matmul, ops, optimizer, overhead, rows, small, training
 
-    return [case for module in (overhead, ops, rows, matmul, optimizer, training) for case in module.CASES]
+    return [case for module in (overhead, small, ops, rows, matmul, optimizer, training) for case in module.CASES]

@@ -4,7 +4,7 @@
 
 #include <unordered_set>
 
-#include "bind/caster.h"
+#include "bind/front.h"
 #include "families/map.h"
 #include "families/view.h"
 

@@ -138,12 +138,3 @@ struct type_caster<pb::py::Operand> {
   static handle from_cpp(const pb::py::Operand& o, rv_policy, cleanup_list*) noexcept { return pb::py::wrap(o.t); }
 };
 }  // namespace nanobind::detail
-
-namespace pb::py {
-// A binding and its registry row in one call, for ops outside the Map and Reduce families.
-template <class F, class... A>
-void def_op(nb::module_& m, const OpInfo& info, F f, const A&... args) {
-  add_info(info);
-  m.def(info.name.data(), std::move(f), args..., info.doc.data());
-}
-}  // namespace pb::py

@@ -1,7 +1,7 @@
 // Convolutions and pooling.
 #include "families/conv.h"
 
-#include "bind/caster.h"
+#include "bind/front.h"
 #include "families/pool.h"
 
 namespace pb::py {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <optional>
 
-#include "bind/caster.h"
+#include "bind/front.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"

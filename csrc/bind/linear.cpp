@@ -3,7 +3,7 @@
 
 #include <nanobind/stl/string.h>
 
-#include "bind/caster.h"
+#include "bind/front.h"
 
 namespace pb::py {
 
@@ -78,11 +78,12 @@ void bind_linear(nb::module_& m) {
   add_info({"einsum", "Linear", "einsum(subscripts, *operands)", "Sums of products by index letters."});
   m.def(
       "einsum",
-      [](const std::string& subscripts, const nb::args& operands) {
-        std::vector<Tensor> list;
-        for (nb::handle h : operands) list.push_back(to_tensor(h.ptr()));
-        return einsum(subscripts, list);
-      },
+      behind_front("einsum",
+                   [](const std::string& subscripts, const nb::args& operands) {
+                     std::vector<Tensor> list;
+                     for (nb::handle h : operands) list.push_back(to_tensor(h.ptr()));
+                     return einsum(subscripts, list);
+                   }),
       nb::arg("subscripts"), nb::arg("operands"),
       "Sums of products by index letters, as NumPy's einsum.\n\nsubscripts: one term per operand, letters name axes, a "
       "letter "

@@ -6,6 +6,7 @@
 #include "families/builtin.h"
 
 namespace pb::py {
+void bind_autocast(nb::module_& m);
 void bind_cuda(nb::module_& m);
 void bind_threads(nb::module_& m);
 void bind_profile(nb::module_& m);
@@ -40,6 +41,7 @@ NB_MODULE(_core, m) {
   bind_fewbit(m);
   bind_user_rule(m);
   bind_autograd(m);
+  bind_autocast(m);
   bind_cuda(m);
   bind_threads(m);
   bind_profile(m);

@@ -6,7 +6,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "bind/caster.h"
+#include "bind/front.h"
 #include "bind/random.h"
 #include "bind/saving.h"
 #include "families/map.h"
@@ -91,6 +91,8 @@ PyObject* call_op(const OpObject* self, PyObject* const* args, size_t nargs, PyO
     nb::handle name(self->name);
     return nb::handle(traced).attr("_pullback_op")(name, inputs, constants).release().ptr();
   }
+  if (autocasting())
+    for (size_t i = 0; i < n; i++) in[i] = autocast(op.name, in[i]);
   return wrap(map_call(op, {in, n}, params, rng, &saving));
 }
 
@@ -156,9 +158,10 @@ void bind_reductions(nb::module_& m) {
     if (op->name[0] == '_') continue;
     m.def(
         std::string(op->name).c_str(),
-        [op](const Operand& x, const Axes& axis, bool keepdims) {
-          return reduce_call(*op, x.t, axis.axes, keepdims, axis.all);
-        },
+        behind_front(op->name.data(),
+                     [op](const Operand& x, const Axes& axis, bool keepdims) {
+                       return reduce_call(*op, x.t, axis.axes, keepdims, axis.all);
+                     }),
         nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
   }
 }

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string>
+#include <unordered_map>
 
 #include "bind/caster.h"
 #include "families/map.h"
@@ -11,6 +12,7 @@
 #include "ops/arithmetic.h"
 #include "ops/transcendental.h"
 #include "optim/driver.h"
+#include "tape/node.h"
 #include "tensor/profile.h"
 
 namespace pb::py {
@@ -95,15 +97,27 @@ void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins
   }
 }
 
+double positive(nb::handle h, const char* name) {
+  double v = number(h);
+  if (!(v > 0))
+    fail<ValueError>("step", std::string(name) + " must be positive, got " + std::to_string(v), "None is off");
+  return v;
+}
+
+// None for each parameter: a list as `grads`.
+nb::list no_gradients(nb::list groups) {
+  nb::list none;
+  for (nb::handle h : groups)
+    for (nb::handle p : nb::cast<nb::list>(nb::cast<nb::tuple>(h)[1])) {
+      (void)p;
+      none.append(nb::none());
+    }
+  return none;
+}
+
 nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_norm, nb::handle clip_value,
                nb::handle scale, nb::handle origins) {
   StepOptions o;
-  auto positive = [](nb::handle h, const char* name) {
-    double v = number(h);
-    if (!(v > 0))
-      fail<ValueError>("step", std::string(name) + " must be positive, got " + std::to_string(v), "None is off");
-    return v;
-  };
   if (!clip_norm.is_none()) o.clip_norm = positive(clip_norm, "clip_norm");
   if (!clip_value.is_none()) o.clip_value = positive(clip_value, "clip_value");
   if (!scale.is_none()) o.scale = positive(scale, "scale");
@@ -125,6 +139,53 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
     throw;
   }
   return nb::make_tuple(o.measure ? nb::object(nb::float_(r.norm)) : nb::none(), r.skipped);
+}
+
+// Steps each parameter as backward completes its gradient, which is then dropped.
+class Stepper final : public GradTaker {
+ public:
+  Stepper(Driver& d, nb::list groups) : driver_(d) {
+    for (nb::handle h : groups)
+      for (nb::handle p : nb::cast<nb::list>(nb::cast<nb::tuple>(h)[1])) {
+        const Tensor& t = checked_tensor(p, "step");
+        places_.emplace(t.impl(), params_.size());
+        params_.push_back(t);
+      }
+  }
+  bool wants(const Tensor& leaf) const override { return places_.count(leaf.impl()) > 0; }
+  void take(const Tensor& leaf) override {
+    taken_++;
+    Tensor g = std::exchange(leaf->need_meta().grad, Tensor());
+    driver_.update(places_.at(leaf.impl()), g);
+  }
+  // The rest: gradients of an earlier backward, of leaves that are roots, and of nodes that no cotangent reached.
+  void finish() {
+    for (const Tensor& p : params_)
+      if (p->meta && p->meta->grad) take(p);
+    if (!taken_) fail<GraphError>("step", "no parameter has a gradient", "compute the loss from the parameters");
+  }
+
+ private:
+  Driver& driver_;
+  std::vector<Tensor> params_;
+  std::unordered_map<TensorImpl*, size_t> places_;
+  int64_t taken_ = 0;
+};
+
+void backward_step(Driver& d, const Tensor& loss, nb::list groups, nb::handle clip_value) {
+  StepOptions o;
+  if (!clip_value.is_none()) o.clip_value = positive(clip_value, "clip_value");
+  if (loss.size() != 1 || !loss.requires_grad())
+    fail<GraphError>("backward step", "the loss must be one number that depends on a parameter",
+                     "reduce it, and compute it outside pb.no_grad()", loss);
+  GradMode off(false);
+  Stepper stepper(d, groups);
+  d.begin();
+  add_groups(d, groups, no_gradients(groups), nb::none());
+  d.prepare_parts(o);
+  Tensor g = ones(loss.shape(), loss.dtype());
+  backward({&loss, 1}, {&g, 1}, {}, {.taker = &stepper});
+  stepper.finish();
 }
 
 // (t, [slots], [scalars]) of a parameter, or None. Narrow states are widened copies, the others the tensors themselves.
@@ -337,6 +398,8 @@ void bind_optim(nb::module_& m) {
       .def("step", &step, nb::arg("groups"), nb::arg("grads").none(), nb::arg("clip_norm").none(),
            nb::arg("clip_value").none(), nb::arg("scale").none(), nb::arg("origins") = nb::none(),
            "(norm or None, skipped).")
+      .def("backward_step", &backward_step, nb::arg("loss"), nb::arg("groups"), nb::arg("clip_value").none(),
+           "Backward from the loss; each parameter is stepped as soon as its gradient is complete, which is not kept.")
       .def("get_state", &get_state, nb::arg("p"), "The step count, the state tensors and the state numbers of p.")
       .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars") = nb::make_tuple(),
            nb::arg("rest") = nb::none(), "Puts back what get_state or stored_state gave; the next step converts it.")

@@ -1,7 +1,7 @@
 // Views, joining and indexing functions.
 #include <nanobind/stl/string.h>
 
-#include "bind/caster.h"
+#include "bind/front.h"
 #include "families/gather.h"
 #include "families/map.h"
 #include "families/view.h"
@@ -315,7 +315,8 @@ void bind_joins(nb::module_& m) {
        "    >>> pb.pad(pb.asarray([1, 2]), (1, 2)).tolist()\n    [0, 1, 2, 0, 0]"},
       [](const Operand& x, nb::handle widths, const std::string& mode, double value) {
         Widths w = widths_of(widths, x.t);
-        return mode == "constant" ? pad(x.t, w, value) : pad_by_index(x.t, w, mode);
+        if (mode == "constant") return pad(x.t, w, value);
+        return pad_by_index(autocasting() ? autocast("_pad_by_index", x.t) : x.t, w, mode);
       },
       nb::arg("x"), nb::arg("widths"), nb::kw_only(), nb::arg("mode") = "constant", nb::arg("value") = 0.0);
   def_op(

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bind/caster.h"
+#include "families/autocast.h"
 #include "families/linear.h"
 #include "families/map.h"
 #include "families/view.h"
@@ -28,14 +29,17 @@ template <const MapOp& (*Row)()>
 PyObject* binary(PyObject* a, PyObject* b) {
   if (!number_like(a) || !number_like(b)) Py_RETURN_NOTIMPLEMENTED;
   return guarded([&] {
-    const Tensor in[] = {to_tensor(a), to_tensor(b)};
+    Tensor in[] = {to_tensor(a), to_tensor(b)};
+    if (autocasting())
+      for (Tensor& t : in) t = autocast(Row().name, t);
     return wrap(map_call(Row(), in));
   });
 }
 template <const MapOp& (*Row)()>
 PyObject* unary(PyObject* a) {
   return guarded([&] {
-    const Tensor in[] = {unwrap(a)};
+    const Tensor& x = unwrap(a);
+    const Tensor in[] = {autocasting() ? autocast(Row().name, x) : x};
     return wrap(map_call(Row(), in));
   });
 }
@@ -62,7 +66,11 @@ PyObject* inplace_power(PyObject* a, PyObject* b, PyObject*) { return inplace<ma
 
 PyObject* matmul_slot(PyObject* a, PyObject* b) {
   if (!number_like(a) || !number_like(b)) Py_RETURN_NOTIMPLEMENTED;
-  return guarded([&] { return wrap(matmul(to_tensor(a), to_tensor(b))); });
+  return guarded([&] {
+    Tensor x = to_tensor(a), y = to_tensor(b);
+    if (autocasting()) x = autocast("matmul", x), y = autocast("matmul", y);
+    return wrap(matmul(x, y));
+  });
 }
 
 PyObject* invert(PyObject* a) {

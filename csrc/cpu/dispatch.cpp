@@ -84,6 +84,15 @@ const void* isa_table(std::string_view unit) {
   fail<ValueError>("kernels", "no unit is called " + std::string(unit), "this is an error of the build");
 }
 
+bool cpu_has_bf16() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 const MapKernels* map_kernels_of(std::string_view unit, int index) {
   return static_cast<const MapKernels*>(isa_table(unit)) + index;
 }

@@ -6,5 +6,6 @@ namespace pb {
 
 const char* isa_level();                       // "v2", "v3" or "v4"
 const void* isa_table(std::string_view unit);  // the unit's table of that level
+bool cpu_has_bf16();                           // the instruction that multiplies pairs of bfloat16 with zmm registers
 
 }  // namespace pb

@@ -23,15 +23,17 @@ inline void wait_for(const int64_t& counter, int64_t goal) {
     if (spins >= 1000) sched_yield();
 }
 
-template <class S, class LoadA, class LoadB, class Store>
+// S is what the tile multiplies: the type of the sums, or pairs.
+template <class S, class LoadA, class LoadB>
 struct Product {
-  static constexpr int64_t kCols = kColumns<S>, kLane = kLanes<S>, kPitch = round_up(kMaxRows, kBlock<S>);
+  using Sum = typename SumOf<S>::type;
+  static constexpr int64_t kCols = kColumns<S>, kLane = kLanes<S>, kPitch = round_up(kMaxRows, kSquare<S>);
   static constexpr int64_t kGroup = piece_strips<S>(kCols);  // strips of b packed together
 
   const GemmArgs& g;
   LoadA load_a;
   LoadB load_b;
-  Store store;
+  Store<Sum> store;
   Plan plan;
   S *shared = nullptr, *own = nullptr;       // two panels; the packed blocks of each thread
   int64_t shared_size = 0, own_size = 0;     // of one
@@ -76,9 +78,8 @@ struct Product {
     t.b = r.packed_b ? r.packed_b + ((k0 - r.k0) * sb.count + s * t.k) * kCols : at;
     t.b_step = kCols;
     if (r.packed_b) return;
-    bool direct = plan.direct_b && t.width % kLane == 0;
-    if constexpr (LoadB::dense)
-      if (direct) t.b = b.direct(r.j + sb.begin(s), k0), t.b_step = g.b_row;
+    bool direct = plan.direct_b && t.width % (LoadB::dense ? kLane : kCols) == 0;
+    if (direct) t.b = b.direct(r.j + sb.begin(s), k0), t.b_step = g.b_row;
     if (!direct && (s % kGroup == 0 || plan.direct_b))
       pack(at, t.k * kCols, b, k0, t.k, sb, s, plan.direct_b ? s + 1 : at_most(s + kGroup, sb.count));
   }
@@ -94,11 +95,13 @@ struct Product {
       in_rows = !r.packed_a && a.along_steps() && r.n <= kRowsColumns && g.a_row * int64_t(sizeof(S)) <= kRowsStride;
       direct_a = in_rows || (!r.packed_a && a.along_lines() && r.n <= 2 * kCols);
     }
-    S* c = static_cast<S*>(g.c) + r.batch * g.c_batch;
+    bool local = store.narrows && g.k <= plan.depth;
+    alignas(64) Sum sums[kMaxRows * kCols];
+    Sum* c = local ? nullptr : store.sums() + r.batch * g.c_batch;
     TileArgs<S> t{};
     t.a_row = in_rows ? g.a_row : 1;
     t.a_step = direct_a ? g.a_col : kPitch;
-    t.c_row = g.c_row;
+    t.c_row = local ? kCols : g.c_row;
     for (int64_t k0 = r.k0; k0 < r.k1; k0 += plan.depth) {
       t.k = at_most(plan.depth, r.k1 - k0);
       t.add = g.accumulate || k0 > 0;
@@ -108,16 +111,18 @@ struct Product {
       for (int64_t s = 0; s < sb.count; s++) {
         place_b(t, b, r, sb, s, k0, packs_a ? space + sa.count * kPitch * t.k : space);
         int64_t j = r.j + sb.begin(s);
-        auto& tiles = kTiles<S>.fn[in_rows][ceil_div(t.width, kLane) - 1];
+        auto* tiles = kTiles<S>.fn[in_rows][ceil_div(t.width, kLane) - 1];
+        if constexpr (std::is_same_v<LoadB, LoadCoded>)
+          if (plan.direct_b && t.width == kCols) tiles = kHalvesTiles.fn;
         for (int64_t q = 0; q < sa.count; q++) {
           int64_t i = r.i + sa.begin(q), h = sa.width(q);
           t.a = pa + q * t.k * kPitch;
           if constexpr (LoadA::dense)
             if (direct_a) t.a = a.direct(i, k0);
-          t.c = c + i * g.c_row + j;
+          t.c = local ? sums : c + i * g.c_row + j;
           look_ahead(t, b, r, sb, s, q, sa.count, k0);
           tiles[h - 1](t);
-          if (k0 + t.k == g.k) finish(t.c, g.c_row, h, t.width, j, store);
+          if (k0 + t.k == g.k) store.finish(t.c, t.c_row, r.batch, i, h, j, t.width);
         }
       }
     }
@@ -200,11 +205,13 @@ struct Product {
   }
 };
 
-// Products with one row: ranges of columns, nothing packed.
-template <class S, class Store>
+// Products with one row: ranges of columns, nothing packed. B is how b is stored.
+template <class S, class B>
 struct RowProduct {
   const GemmArgs& g;
-  const Store& store;
+  const S* a;  // neighbours
+  int64_t a_batch;
+  Store<S> store;
   int64_t wide, count;  // columns of a task, tasks per product
   bool stream;          // b comes from memory, in long runs
 
@@ -213,58 +220,120 @@ struct RowProduct {
     const GemmArgs& g = p.g;
     for (int64_t t = begin; t < end; t++) {
       int64_t batch = t / p.count, j = t % p.count * p.wide, n = at_most(p.wide, g.n - j);
-      S* c = static_cast<S*>(g.c) + batch * g.c_batch + j;
-      vector_product(static_cast<const S*>(g.a) + batch * g.a_batch, g.a_col,
-                     static_cast<const S*>(g.b) + batch * g.b_batch + j * g.b_col, g.b_row, g.b_col, c, n, g.k,
-                     g.accumulate, p.stream);
-      finish(c, g.c_row, 1, n, j, p.store);
+      S* c = p.store.sums() + batch * g.c_batch + j;
+      vector_product(p.a + batch * p.a_batch, static_cast<const B*>(g.b) + batch * g.b_batch + j * g.b_col, g.b_row,
+                     g.b_col, c, n, g.k, g.accumulate, p.stream);
+      p.store.finish(c, g.c_row, batch, 0, 1, j, n);
     }
   }
 };
 
-template <class S, class Store>
-void run_store(const GemmArgs& g, const Store& store) {
-  if (g.m == 1 && (g.b_col == 1 || g.b_row == 1)) {
-    bool stream = g.b_col == 1 && g.n * g.k >= kStreamBytes / int64_t(sizeof(S));
-    int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
-    if (stream)  // long runs, but a task for every thread
-      wide = at_least(wide, at_most(kStreamColumns, round_up(ceil_div(g.n, 2 * pb_num_threads()), kVectorColumns<S>)));
-    RowProduct<S, Store> rows{g, store, wide, ceil_div(g.n, wide), stream};
-    int64_t tasks = rows.count * g.batch, grain = products(g) < kThreadWork ? tasks : 1;
-    pb_parallel_for(tasks, grain, &RowProduct<S, Store>::run, &rows);
-    return;
-  }
-  LoadDense<S> a{static_cast<const S*>(g.a), g.a_row, g.a_col, g.a_batch};
-  LoadDense<S> b{static_cast<const S*>(g.b), g.b_col, g.b_row, g.b_batch};
-  Product<S, LoadDense<S>, LoadDense<S>, Store> p{g, a, b, store, make_plan<S>(g, true)};
+template <class S>
+const S* row_as_neighbours(const GemmArgs& g) {
+  auto* a = static_cast<S*>(pb_scratch(kSlotRow, size_t(g.k * g.batch) * sizeof(S)));
+  for (int64_t b = 0; b < g.batch; b++)
+    for (int64_t p = 0; p < g.k; p++) {
+      int64_t at = b * g.a_batch + p * g.a_col;
+      if (g.a_form == Form::Same)
+        a[b * g.k + p] = static_cast<const S*>(g.a)[at];
+      else
+        a[b * g.k + p] = S(coded_number(static_cast<const char*>(g.a), at, g.a_form, 0));
+    }
+  return a;
+}
+
+template <class S, class B>
+void run_row(const GemmArgs& g) {
+  bool stream = g.b_col == 1 && g.n * g.k >= kStreamBytes / int64_t(sizeof(B));
+  int64_t wide = round_up(kVectorWork / g.k + 1, kVectorColumns<S>);
+  if (stream)  // long runs, but a task for every thread
+    wide = at_least(wide, at_most(kStreamColumns, round_up(ceil_div(g.n, 2 * pb_num_threads()), kVectorColumns<S>)));
+  auto* a = static_cast<const S*>(g.a);
+  int64_t a_batch = g.a_batch;
+  if (g.a_form != Form::Same || g.a_col != 1) a = row_as_neighbours<S>(g), a_batch = g.k;
+  RowProduct<S, B> rows{g, a, a_batch, Store<S>(g), wide, ceil_div(g.n, wide), stream};
+  int64_t tasks = rows.count * g.batch, grain = products(g) < kThreadWork ? tasks : 1;
+  pb_parallel_for(tasks, grain, &RowProduct<S, B>::run, &rows);
+}
+
+template <class S, class LoadA, class LoadB>
+void run_product(const GemmArgs& g, const LoadA& a, const LoadB& b) {
+  Product<S, LoadA, LoadB> p{g, a, b, Store<typename SumOf<S>::type>(g), make_plan<S>(g)};
   p.run();
 }
 
 template <class S>
-void run_gemm(const GemmArgs& args) {
-  GemmArgs g = args;
-  if (g.m <= 0 || g.n <= 0 || g.batch <= 0) return;
-  if (g.n == 1 && g.m > 1 && g.c_row == 1 && !g.bias) {  // a column is the row of the transposed product
-    g.m = 1, g.n = args.m, g.c_row = args.m;
-    g.a = args.b, g.a_row = args.b_col, g.a_col = args.b_row, g.a_batch = args.b_batch;
-    g.b = args.a, g.b_row = args.a_col, g.b_col = args.a_row, g.b_batch = args.a_batch;
-  }
-  auto* bias = static_cast<const S*>(g.bias);
-  if (g.k <= 0) {
-    for (int64_t b = 0; b < g.batch; b++)
-      for (int64_t i = 0; i < g.m; i++)
-        for (int64_t j = 0; j < g.n; j++) {
-          S& c = static_cast<S*>(g.c)[b * g.c_batch + i * g.c_row + j];
-          c = (g.accumulate ? c : S(0)) + (bias ? bias[j] : S(0));
-        }
-    return;
-  }
-  if (bias)
-    run_store<S>(g, StoreBias<S>{bias});
-  else
-    run_store<S>(g, StoreIdentity{});
+LoadDense<S> dense(const void* data, int64_t line, int64_t step, int64_t batch) {
+  return {static_cast<const S*>(data), line, step, batch};
+}
+inline LoadCoded coded(const void* data, Form form, int64_t line, int64_t step, int64_t batch, int64_t length) {
+  return {form, static_cast<const char*>(data), line, step, batch, length};
 }
 
-inline constexpr GemmKernels kGemmTable = {{&run_gemm<float>, &run_gemm<double>, &run_integers, &run_integers}};
+inline bool quantised(Form form) { return form == Form::Int8 || form == Form::Int4; }
+
+template <class S>
+void run_forms(const GemmArgs& g) {
+  bool row = g.m == 1 && (g.b_col == 1 || g.b_row == 1) && !quantised(g.a_form);
+  if (row && g.b_form == Form::Same) return run_row<S, S>(g);
+  auto a = dense<S>(g.a, g.a_row, g.a_col, g.a_batch), b = dense<S>(g.b, g.b_col, g.b_row, g.b_batch);
+  if (g.a_form == Form::Same && g.b_form == Form::Same) return run_product<S>(g, a, b);
+  if constexpr (std::is_same_v<S, float>) {
+    if (row && g.b_form == Form::BF16) return run_row<S, BFloat>(g);
+    LoadCoded ca = coded(g.a, g.a_form, g.a_row, g.a_col, g.a_batch, g.a_length);
+    LoadCoded cb = coded(g.b, g.b_form, g.b_col, g.b_row, g.b_batch, g.b_length);
+    if (g.b_form == Form::Same) return run_product<S>(g, ca, b);
+    if (g.a_form == Form::Same) return run_product<S>(g, a, cb);
+    run_product<S>(g, ca, cb);
+  }
+}
+
+// Nothing to add up: c is what was there, or nothing, and the bias.
+template <class S>
+void run_empty(const GemmArgs& g) {
+  Store<S> store(g);
+  for (int64_t b = 0; b < g.batch; b++) {
+    S* c = store.sums() + b * g.c_batch;
+    for (int64_t i = 0; i < g.m; i++)
+      for (int64_t j = 0; j < g.n && !g.accumulate; j++) c[i * g.c_row + j] = S(0);
+    store.finish(c, g.c_row, b, 0, g.m, 0, g.n);
+  }
+}
+
+// A column is the row of the transposed product.
+inline GemmArgs with_row(const GemmArgs& args) {
+  GemmArgs g = args;
+  if (g.n != 1 || g.m <= 1 || g.c_row != 1 || g.bias) return g;
+  g.m = 1, g.n = args.m, g.c_row = args.m;
+  g.a = args.b, g.a_row = args.b_col, g.a_col = args.b_row, g.a_batch = args.b_batch;
+  g.b = args.a, g.b_row = args.a_col, g.b_col = args.a_row, g.b_batch = args.a_batch;
+  g.a_form = args.b_form, g.a_length = args.b_length;
+  g.b_form = args.a_form, g.b_length = args.a_length;
+  return g;
+}
+
+template <class S>
+void run_gemm(const GemmArgs& args) {
+  if (args.m <= 0 || args.n <= 0 || args.batch <= 0) return;
+  if (args.k <= 0) return run_empty<S>(args);
+  run_forms<S>(with_row(args));
+}
+
+#if defined(__AVX512F__)
+inline void run_pairs(const GemmArgs& args) {
+  GemmArgs g = with_row(args);
+  bool few = g.m <= kHalvesRows<float> && (g.m <= 1 || g.b_col == 1);
+  if (few || g.n <= 0 || g.batch <= 0 || g.k <= 1) return run_gemm<float>(args);
+  g.k = ceil_div(args.k, 2);
+  run_product<Pair>(g, LoadPairs{static_cast<const uint16_t*>(g.a), g.a_row, g.a_col, g.a_batch, args.k},
+                    LoadPairs{static_cast<const uint16_t*>(g.b), g.b_col, g.b_row, g.b_batch, args.k});
+}
+inline constexpr auto* kRunPairs = &run_pairs;
+#else
+inline constexpr void (*kRunPairs)(const GemmArgs&) = nullptr;
+#endif
+
+inline constexpr GemmKernels kGemmTable = {{&run_gemm<float>, &run_gemm<double>, &run_integers, &run_integers},
+                                           kRunPairs};
 
 }  // namespace pb

@@ -1,64 +1,8 @@
 // Packing: a strip of an operand, any strides, becomes neighbouring numbers per step of k.
 #pragma once
-#include "cpu/gemm_plan.h"
+#include "cpu/gemm_load.h"
 
 namespace pb {
-
-// Square blocks that transpose in registers.
-#if defined(__AVX2__)
-inline constexpr int kBlockBytes = 32;
-#else
-inline constexpr int kBlockBytes = 16;
-#endif
-template <class S>
-struct BlockOf;
-template <>
-struct BlockOf<float> {
-  typedef float type __attribute__((vector_size(kBlockBytes)));
-  typedef float unaligned __attribute__((vector_size(kBlockBytes), aligned(4), may_alias));
-  typedef int32_t mask __attribute__((vector_size(kBlockBytes)));
-};
-template <>
-struct BlockOf<double> {
-  typedef double type __attribute__((vector_size(kBlockBytes)));
-  typedef double unaligned __attribute__((vector_size(kBlockBytes), aligned(8), may_alias));
-  typedef int64_t mask __attribute__((vector_size(kBlockBytes)));
-};
-template <class S>
-inline constexpr int kBlock = kBlockBytes / int(sizeof(S));
-
-// Note [Load policies]
-// Packing reads an operand through a Load policy only. Lines are what the register tile keeps apart (rows of a, columns
-// of b), steps run along k. A policy offers
-//   batch(b)              the policy of the b-th product
-//   at(line, step)        one number
-//   line(i), step(k)      a cursor along the line or the step; its block(x) is kBlock<S> neighbouring numbers from x on
-//                         and at(x) one number. Asked for only where along_lines() or along_steps() says so
-//   direct(line, step)    where the number lies in memory; only if `dense`, and then the kernel may skip packing
-// A policy for stored codes (bf16, block-wise int8 or int4) has dense = false, keeps its codes and scales, and decodes
-// in block(): a cursor is made once per line and strip, so it is the place to find the line's codes and scales.
-template <class S>
-struct DenseCursor {
-  const S* p;
-  typename BlockOf<S>::type block(int64_t x) const {
-    return *reinterpret_cast<const typename BlockOf<S>::unaligned*>(p + x);
-  }
-  S at(int64_t x) const { return p[x]; }
-  void prefetch(int64_t x) const { __builtin_prefetch(p + x); }
-};
-template <class S>
-struct LoadDense {
-  static constexpr bool dense = true;
-  const S* data;
-  int64_t line_stride, step_stride, batch_stride;
-  LoadDense batch(int64_t b) const { return {data + b * batch_stride, line_stride, step_stride, batch_stride}; }
-  bool along_lines() const { return line_stride == 1; }  // neighbouring lines are neighbours in memory
-  bool along_steps() const { return step_stride == 1; }
-  S at(int64_t i, int64_t k) const { return *direct(i, k); }
-  DenseCursor<S> line(int64_t i) const { return {data + i * line_stride}; }
-  DenseCursor<S> step(int64_t k) const { return {data + k * step_stride}; }
-  const S* direct(int64_t i, int64_t k) const { return data + i * line_stride + k * step_stride; }
-};
 
 template <class S>
 void store_block(S* p, typename BlockOf<S>::type v) {
@@ -67,9 +11,10 @@ void store_block(S* p, typename BlockOf<S>::type v) {
 
 // r[i][j] becomes r[j][i].
 #if defined(__AVX2__)
-inline void transpose(BlockOf<float>::type (&r)[8]) {
-  using M = BlockOf<float>::mask;
-  BlockOf<float>::type t[8], u[8];
+template <class V>
+void transpose(V (&r)[8]) {
+  using M = decltype(r[0] == r[0]);
+  V t[8], u[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
     t[i] = __builtin_shuffle(r[i], r[i + 1], M{0, 8, 1, 9, 4, 12, 5, 13});
@@ -88,9 +33,10 @@ inline void transpose(BlockOf<float>::type (&r)[8]) {
     r[i + 4] = __builtin_shuffle(u[i], u[i + 4], M{4, 5, 6, 7, 12, 13, 14, 15});
   }
 }
-inline void transpose(BlockOf<double>::type (&r)[4]) {
-  using M = BlockOf<double>::mask;
-  BlockOf<double>::type t[4];
+template <class V>
+void transpose(V (&r)[4]) {
+  using M = decltype(r[0] == r[0]);
+  V t[4];
 #pragma GCC unroll 2
   for (int i = 0; i < 4; i += 2) {
     t[i] = __builtin_shuffle(r[i], r[i + 1], M{0, 4, 2, 6});
@@ -103,9 +49,10 @@ inline void transpose(BlockOf<double>::type (&r)[4]) {
   }
 }
 #else
-inline void transpose(BlockOf<float>::type (&r)[4]) {
-  using M = BlockOf<float>::mask;
-  BlockOf<float>::type t[4];
+template <class V>
+void transpose(V (&r)[4]) {
+  using M = decltype(r[0] == r[0]);
+  V t[4];
 #pragma GCC unroll 2
   for (int i = 0; i < 4; i += 2) {
     t[i] = __builtin_shuffle(r[i], r[i + 1], M{0, 4, 1, 5});
@@ -117,9 +64,10 @@ inline void transpose(BlockOf<float>::type (&r)[4]) {
     r[2 * j + 1] = __builtin_shuffle(t[j], t[j + 2], M{2, 3, 6, 7});
   }
 }
-inline void transpose(BlockOf<double>::type (&r)[2]) {
-  using M = BlockOf<double>::mask;
-  BlockOf<double>::type t = __builtin_shuffle(r[0], r[1], M{0, 2});
+template <class V>
+void transpose(V (&r)[2]) {
+  using M = decltype(r[0] == r[0]);
+  V t = __builtin_shuffle(r[0], r[1], M{0, 2});
   r[1] = __builtin_shuffle(r[0], r[1], M{1, 3});
   r[0] = t;
 }
@@ -147,7 +95,7 @@ struct Strips {
 // Steps [p, p + steps) of one strip, read along the lines: N whole blocks, and one that overlaps if width asks for it.
 template <int N, class S, class Load>
 void copy_steps(S* to, int64_t pitch, const Load& load, int64_t i, int64_t width, int64_t p, int64_t steps) {
-  constexpr int T = kBlock<S>;
+  constexpr int T = kSquare<S>;
   bool rest = width > N * T;
   for (int64_t end = p + steps; p < end; p++, to += pitch) {
     auto from = load.step(p);
@@ -162,7 +110,7 @@ void copy_steps(S* to, int64_t pitch, const Load& load, int64_t i, int64_t width
 template <int N, class S, class Load>
 void copy_whole(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0,
                 int64_t s1) {
-  constexpr int T = kBlock<S>;
+  constexpr int T = kSquare<S>;
   for (int64_t p = 0; p < k; p++) {
     auto from = load.step(k0 + p);
     S* to = dst + p * N * T;
@@ -179,7 +127,7 @@ void copy_whole(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, 
 template <class S, class Load>
 void pack_copy(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0,
                int64_t s1) {
-  constexpr int T = kBlock<S>;
+  constexpr int T = kSquare<S>;
   if (t.step == t.pitch) {
     int64_t full = at_most(s1, t.lines / t.step);
     if (full > s0) {
@@ -224,12 +172,12 @@ void pack_copy(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, c
 // Lines beyond `width` repeat the last one.
 template <class S, class Load>
 void pack_transpose(S* dst, int64_t pitch, const Load& load, int64_t line, int64_t width, int64_t k0, int64_t k) {
-  constexpr int T = kBlock<S>;
+  constexpr int T = kSquare<S>;
   using V = typename BlockOf<S>::type;
   decltype(load.line(0)) rows[T];
   for (int i = 0; i < T; i++) rows[i] = load.line(line + (i < width ? i : width - 1));
-  int64_t p = 0;
-  for (; p + 2 * T <= k; p += 2 * T) {
+  int64_t p = 0, whole = at_most(k, load.whole_steps() - k0);
+  for (; p + 2 * T <= whole; p += 2 * T) {
     V r[T], s[T];
 #pragma GCC unroll 8
     for (int i = 0; i < T; i++) {
@@ -251,7 +199,7 @@ void pack_transpose(S* dst, int64_t pitch, const Load& load, int64_t line, int64
 // pitch is a multiple of the block. What lies between a strip's width and its pitch are numbers of no meaning.
 template <class S, class Load>
 void pack(S* dst, int64_t strip, const Load& load, int64_t k0, int64_t k, const Strips& t, int64_t s0, int64_t s1) {
-  constexpr int T = kBlock<S>;
+  constexpr int T = kSquare<S>;
   if (load.along_lines()) return pack_copy(dst, strip, load, k0, k, t, s0, s1);
   for (int64_t s = s0; s < s1; s++, dst += strip) {
     int64_t width = t.width(s), i = t.first + t.begin(s);

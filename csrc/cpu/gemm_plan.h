@@ -12,7 +12,6 @@
 
 namespace pb {
 
-inline constexpr int64_t kDepth = 256;            // products summed before the sum meets c
 inline constexpr int64_t kPanelDepth = 1024;      // steps of k in a panel
 inline constexpr int64_t kBlockRows = 256;        // of a in one block: with padding a third of a second-level cache
 inline constexpr int64_t kPanelRows = 512;        // of a in a panel
@@ -21,6 +20,11 @@ inline constexpr int64_t kPieceBytes = 1 << 16;   // packed by one thread in one
 inline constexpr int64_t kDirectBytes = 1 << 18;  // a block of b that need not be packed
 // a in rows is read in place for so few columns; a longer stride would bring its rows together in few sets of L1
 inline constexpr int64_t kRowsColumns = kMaxRows > 8 ? 256 : 128, kRowsStride = kMaxRows > 8 ? 3072 : 1024;
+// a bfloat16 b is read in place for so few rows
+template <class S>
+inline constexpr int64_t kHalvesRows = 0;
+template <>
+inline constexpr int64_t kHalvesRows<float> = kMaxRows;
 inline constexpr int64_t kTaskWork = 1 << 19;    // products worth a task of their own
 inline constexpr int64_t kThreadWork = 1 << 20;  // below, one thread does all
 
@@ -60,7 +64,7 @@ struct Plan {
 
 // Four tasks per thread where the work is worth it, more where blocks would outgrow the caches.
 template <class S>
-Plan make_plan(const GemmArgs& g, bool dense_b) {
+Plan make_plan(const GemmArgs& g) {
   constexpr int64_t kCols = kColumns<S>, kPitch = round_up(kMaxRows, 8), kSize = sizeof(S);
   Plan p{};
   int64_t team = pb_num_threads();
@@ -71,7 +75,8 @@ Plan make_plan(const GemmArgs& g, bool dense_b) {
   }
   auto wished = int64_t(wish + 0.999);
   p.depth = block_depth(g.k);
-  p.direct_b = dense_b && g.b_col == 1 && (g.m <= 2 * kMaxRows || p.depth * g.b_row <= kDirectBytes / kSize);
+  bool few = g.m <= 2 * kMaxRows || p.depth * g.b_row <= kDirectBytes / kSize;
+  p.direct_b = g.b_col == 1 && (g.b_form == Form::Same ? few : g.b_form == Form::BF16 && g.m <= kHalvesRows<S>);
   p.by_rows = g.m >= g.n || (p.direct_b && g.m >= 2 * kMaxRows * wished);
   p.cut = p.by_rows ? g.m : g.n;
   p.lines = !p.by_rows ? kCols : kMaxRows < 8 ? kMaxRows : 1;  // short tiles are slower, tall ones hardly

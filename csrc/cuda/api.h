@@ -6,13 +6,27 @@
 #pragma once
 #include <cstdint>
 
+#include "tensor/dtype.h"
+
 namespace pb::cuda {
 
 inline constexpr int kMaxDims = 8, kMaxIn = 5, kMaxParams = 8;
-inline constexpr int kVersion = 2;
+inline constexpr int kVersion = 3;
 
-// Of the memory; formulas compute in float.
-enum class Type : uint8_t { F32, F16, BF16, Bool };
+// Of the memory. Kernels that compute in float read F32, F16, BF16 and Bool; the engine casts the others before.
+using Type = DType;
+
+// Functions of one family, each struct in a header of its own; a null pointer in the table: not built.
+struct MemoryApi;     // cuda/api_memory.h
+struct CopyApi;       // cuda/api_copy.h
+struct RowApi;        // cuda/api_row.h
+struct GatherApi;     // cuda/api_gather.h
+struct LossApi;       // cuda/api_loss.h
+struct MatmulApi;     // cuda/api_matmul.h
+struct ConvApi;       // cuda/api_conv.h
+struct PoolApi;       // cuda/api_pool.h
+struct AttentionApi;  // cuda/api_attention.h
+struct OptimApi;      // cuda/api_optim.h
 
 struct Operand {
   void* data = nullptr;
@@ -106,6 +120,16 @@ struct Table {
   int (*launch_optim)(Kernel kernel, const OptimArgs& args, void* stream);
   int (*launch_encode)(const CodeArgs& args, void* stream);
   int (*launch_decode)(const CodeArgs& args, void* stream);
+  const MemoryApi* memory;
+  const CopyApi* copy;
+  const RowApi* row;
+  const GatherApi* gather;
+  const LossApi* loss;
+  const MatmulApi* matmul;
+  const ConvApi* conv;
+  const PoolApi* pool;
+  const AttentionApi* attention;
+  const OptimApi* optim;
 };
 
 // The library's table; null without a driver or without the library.

@@ -13,8 +13,12 @@
 #include "value/value.h"
 
 #define PB_DEVICE __device__ __forceinline__
+// Shared memory of a block, of fixed size or as much as the launch asks for (one array in a kernel).
 #ifndef PB_SHARED
 #define PB_SHARED(T, name, dims) __shared__ T name dims
+#define PB_DYN_SHARED(T, name)                                       \
+  extern __shared__ __align__(16) unsigned char pb_dynamic_shared[]; \
+  T* const name = reinterpret_cast<T*>(pb_dynamic_shared)
 #endif
 
 namespace pb::cuda {
@@ -22,10 +26,19 @@ namespace pb::cuda {
 inline constexpr int kThreads = 256;
 inline constexpr int kVec = 8;  // elements a thread takes at once: 16 bytes of a 16-bit type, twice 16 of float
 
+// The kernel takes one struct, by value; `shared` bytes are for PB_DYN_SHARED.
 template <class Args>
-cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, void* stream, const Args& args) {
-  void* list[] = {const_cast<Args*>(&args)};
-  return cudaLaunchKernel(kernel, grid, block, list, 0, static_cast<cudaStream_t>(stream));
+cudaError_t launch(Kernel kernel, dim3 grid, dim3 block, void* stream, const Args& args, size_t shared = 0) {
+  if (shared > (48 << 10)) {  // more than a kernel has without asking
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    if (e != cudaSuccess) return e;
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = static_cast<cudaStream_t>(stream);
+  return cudaLaunchKernelEx(&config, reinterpret_cast<void (*)(Args)>(const_cast<void*>(kernel)), args);
 }
 
 PB_DEVICE float widen(uint16_t h, Type t) {

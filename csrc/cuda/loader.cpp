@@ -3,23 +3,34 @@
 #include <string>
 
 #include "cuda/api.h"
+#include "cuda/streams.h"
 
 namespace pb::cuda {
 
 namespace {
 
+std::string reason;  // why there is no table
+
 // The library lies beside the engine. A machine without a driver learns so from the first dlopen, in microseconds.
 const Table* load() {
-  if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) return nullptr;
+  if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) {
+    reason = "no GPU driver was found (libcuda.so.1)";
+    return nullptr;
+  }
   Dl_info self;
   if (!dladdr(reinterpret_cast<void*>(&table), &self) || !self.dli_fname) return nullptr;
   std::string path = self.dli_fname;
   path = path.substr(0, path.rfind('/') + 1) + "_cuda.so";
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) return nullptr;
+  if (!library) {
+    reason = "the CUDA library of pullback cannot be opened (" + path + ")";
+    return nullptr;
+  }
   auto get = reinterpret_cast<const Table* (*)()>(dlsym(library, "pb_cuda_table"));
   const Table* found = get ? get() : nullptr;
-  return found && found->version == kVersion ? found : nullptr;
+  if (found && found->version == kVersion) return found;
+  reason = "the CUDA library is of another version of pullback (" + path + ")";
+  return nullptr;
 }
 
 }  // namespace
@@ -28,6 +39,8 @@ const Table* table() {
   static const Table* const t = load();
   return t;
 }
+
+std::string missing() { return table() ? "the driver finds no device" : reason; }
 
 int device_count() {
   int n = 0;

@@ -14,6 +14,8 @@ int launch_reduce(const ReduceEntry& entry, const ReduceArgs& args, void* stream
 int launch_optim(Kernel kernel, const OptimArgs& args, void* stream);
 int launch_encode(const CodeArgs& args, void* stream);
 int launch_decode(const CodeArgs& args, void* stream);
+const MemoryApi* memory_api();
+const CopyApi* copy_api();
 
 namespace {
 
@@ -50,6 +52,8 @@ Table make_table() {
   t.launch_optim = &launch_optim;
   t.launch_encode = &launch_encode;
   t.launch_decode = &launch_decode;
+  t.memory = memory_api();
+  t.copy = copy_api();
   return t;
 }
 

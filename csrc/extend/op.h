@@ -27,7 +27,7 @@ namespace pb::extend {
 
 // A number that changes with the layouts that an extension and the engine share.
 inline constexpr uint64_t kLayout =
-    (((uint64_t(1) * 4096 + sizeof(MapOp)) * 4096 + sizeof(MapKernels)) * 4096 + sizeof(TensorImpl)) * 4096 +
+    (((uint64_t(2) * 4096 + sizeof(MapOp)) * 4096 + sizeof(MapKernels)) * 4096 + sizeof(TensorImpl)) * 4096 +
     sizeof(Storage);
 
 // Registers a row that was built with headers of layout `layout`; ValueError when the engine's differs.

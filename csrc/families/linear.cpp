@@ -13,7 +13,9 @@ namespace pb {
 
 void gemm(Compute compute, const GemmArgs& args) {
   static const auto& kernels = *static_cast<const GemmKernels*>(isa_table("gemm"));
+  static const bool has_pairs = kernels.pairs && cpu_has_bf16();
   LongKernel unlocked(0.02 * double(args.m) * double(args.n) * double(args.k) * double(args.batch));  // 100 GFLOP/s
+  if (has_pairs && args.a_form == Form::BF16 && args.b_form == Form::BF16) return kernels.pairs(args);
   kernels.run[int(compute)](args);
 }
 
@@ -22,13 +24,17 @@ namespace {
 // A stack of matrices anywhere in memory.
 struct Stack {
   const void* data;
+  Form form;
+  int64_t bytes;  // of a number
   int64_t row, col;
   Shape batch;
   Strides strides;
 };
+Form form_of(DType d) { return d == DType::BF16 ? Form::BF16 : d == DType::F16 ? Form::F16 : Form::Same; }
 Stack stack_of(const Tensor& t, bool transposed) {
   int n = t.ndim();
-  Stack s{t.raw(), n > 1 ? t.strides()[n - 2] : 0, t.strides()[n - 1], t.shape(), t.strides()};
+  Stack s{t.raw(),   form_of(t.dtype()), itemsize(t.dtype()), n > 1 ? t.strides()[n - 2] : 0, t.strides()[n - 1],
+          t.shape(), t.strides()};
   s.batch.resize(n > 2 ? n - 2 : 0);
   s.strides.resize(n > 2 ? n - 2 : 0);
   if (transposed) std::swap(s.row, s.col);
@@ -59,7 +65,8 @@ Batches coalesce(const Shape& batch, const Strides& a, const Strides& b, int64_t
 // c of shape batch + (m, n), contiguous. Rows of a that share one b are folded into m; one batch axis goes to the
 // kernel, any further ones are walked here.
 void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const Shape& batch) {
-  int64_t bytes = itemsize(dtype_of(compute));
+  int64_t bytes = itemsize(dtype_of(compute)), bytes_c = g.c_form == Form::Same ? bytes : 2;
+  g.a_form = a.form, g.b_form = b.form;
   Batches r = coalesce(batch, broadcast_strides(a.batch, a.strides, batch),
                        broadcast_strides(b.batch, b.strides, batch), g.m * g.n);
   g.a_row = a.row, g.a_col = a.col;
@@ -87,14 +94,23 @@ void multiply(Compute compute, GemmArgs g, const Stack& a, const Stack& b, const
       at_a += x * r.a[i], at_b += x * r.b[i], at_c += x * r.c[i];
     }
     GemmArgs one = g;
-    one.a = static_cast<const char*>(a.data) + at_a * bytes;
-    one.b = static_cast<const char*>(b.data) + at_b * bytes;
-    one.c = static_cast<char*>(g.c) + at_c * bytes;
+    one.a = static_cast<const char*>(a.data) + at_a * a.bytes;
+    one.b = static_cast<const char*>(b.data) + at_b * b.bytes;
+    one.c = static_cast<char*>(g.c) + at_c * bytes_c;
+    if (g.sums) one.sums = static_cast<char*>(g.sums) + at_c * bytes;
     gemm(compute, one);
   }
 }
 
-Tensor staged(const Tensor& t, Compute c) { return t.dtype() == dtype_of(c) ? t : cast(detach(t), dtype_of(c)); }
+// What a product reads: 16-bit floats as they are, where the sums are float.
+Tensor readable(const Tensor& t, Compute c) {
+  bool as_is = t.dtype() == dtype_of(c) || (c == Compute::F32 && form_of(t.dtype()) != Form::Same);
+  return as_is ? t : cast(detach(t), dtype_of(c));
+}
+Tensor dense_bias(const Tensor& bias, Compute c) {
+  Tensor b = bias.dtype() == dtype_of(c) ? bias : cast(detach(bias), dtype_of(c));
+  return b.contiguous() ? b : clone(b);
+}
 
 // a (..., m, k) times b (..., k, n), or b (n, k) when `transposed`; outside the graph. out_shape ends in n. With
 // `onto`, of the compute type and contiguous, the product is added to what stands there.
@@ -102,8 +118,9 @@ Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor
                const Shape& out_shape, DType dtype, const Tensor& onto = Tensor()) {
   GradMode off(false);
   Compute compute = compute_of(dtype);
-  Tensor a = staged(a0, compute), b = staged(b0, compute), bias;
-  Tensor out = onto ? onto : empty(out_shape, dtype_of(compute));
+  Tensor a = readable(a0, compute), b = readable(b0, compute), bias, sums;
+  bool narrows = form_of(dtype) != Form::Same;
+  Tensor out = onto ? onto : empty(out_shape, narrows ? dtype : dtype_of(compute));
   if (out.size()) {
     GemmArgs g;
     g.accumulate = bool(onto);
@@ -111,11 +128,9 @@ Tensor product(const Tensor& a0, const Tensor& b0, bool transposed, const Tensor
     g.k = a.shape().back();
     g.n = out_shape.back();
     g.c = out.raw();
-    if (bias0) {
-      bias = staged(bias0, compute);
-      if (!bias.contiguous()) bias = clone(bias);
-      g.bias = bias.raw();
-    }
+    g.c_form = form_of(dtype);
+    if (needs_sums(g)) sums = empty(out_shape, DType::F32), g.sums = sums.raw();
+    if (bias0) bias = dense_bias(bias0, compute), g.bias = bias.raw();
     multiply(compute, g, stack_of(a, false), stack_of(b, transposed), batch);
   }
   return out.dtype() == dtype ? out : cast(out, dtype);

@@ -4,6 +4,7 @@
 
 #include "cpu/isa_std.h"
 #include "cpu/stream.h"
+#include "cuda/copy_call.h"
 #include "fewbit/codec.h"
 
 namespace pb {
@@ -283,6 +284,7 @@ void run_plan(MapPlan& p) {
 
 void map_fill(const Tensor& t, const void* value, Compute c) {
   if (t.size() == 0) return;
+  if (on_cuda(t)) return cuda::fill_tensor(t, value, c);
   const CastKernels& k = cast_kernels();
   MapOperand o = operand_of(t, t.shape());
   if (o.single) {
@@ -296,6 +298,7 @@ void map_fill(const Tensor& t, const void* value, Compute c) {
 }
 
 void map_read(const Tensor& t, void* value, Compute c) {
+  if (on_cuda(t)) return cuda::read_value(t, value, c);
   cast_kernels().load[int(c)][int(t.dtype())](value, t.raw(), 1, 1);
 }
 
@@ -332,6 +335,7 @@ struct RunCopy {
 // Copies with a cast through the compute type of the source, so an integer reaches a float in one rounding.
 void copy_into(const Tensor& dst, const Tensor& src) {
   if (dst.size() == 0) return;
+  if (on_cuda(dst) || on_cuda(src)) return cuda::copy_tensor(dst, src);
   if (dst.dtype() == src.dtype() && dst.contiguous() && src.contiguous() && dst.shape() == src.shape()) {
     std::memcpy(dst.raw(), src.raw(), size_t(dst.size()) * itemsize(dst.dtype()));
     return;

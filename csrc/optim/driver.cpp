@@ -128,7 +128,7 @@ State& Driver::state(const Tensor& p) {
 
 // ---- a step
 
-void Driver::prepare(const StepOptions& options) {
+void Driver::settle(const StepOptions& options) {
   options_ = options;
   result_ = {};
   finite_ = true;
@@ -137,6 +137,14 @@ void Driver::prepare(const StepOptions& options) {
     changed_ = true;
   }
   if (changed_) rebuild();
+  first_ = 0;
+  running_ = elements_;
+  steps_.clear();
+  needs_sums_ = needs_norms_ = false;
+}
+
+void Driver::prepare(const StepOptions& options) {
+  settle(options);
   bool any = false;
   for (const Entry& e : entries_)
     if (e.g) {
@@ -145,10 +153,29 @@ void Driver::prepare(const StepOptions& options) {
     }
   if (!any)
     fail<GraphError>("step", "no parameter has a gradient", "call loss.backward() first, or pass closure or grads=");
-  steps_.clear();
-  needs_sums_ = needs_norms_ = false;
   for (Entry& e : entries_)
     if (e.g) prepare_entry(e);
+}
+
+void Driver::prepare_parts(const StepOptions& options) { settle(options); }
+
+void Driver::update(size_t place, const Tensor& g) {
+  Entry& e = entries_[place];
+  check_gradient(e.p, g);
+  check_writable(e.p, "step");
+  struct Release {
+    Tensor& g;
+    ~Release() { g = Tensor(); }
+  } guard{e.g};
+  e.g = g;
+  e.active = e.n > 0;
+  e.direct_g = g.contiguous() && g.dtype() == e.compute;
+  needs_sums_ = needs_norms_ = false;
+  prepare_entry(e);
+  first_ = e.chunks ? chunks_[e.chunk].at : 0;
+  running_ = e.n;
+  execute();
+  advance_state(e);
 }
 
 void Driver::prepare_entry(Entry& e) {
@@ -195,15 +222,17 @@ void Driver::prepare_memory(Entry& e) {
     rest = convert_rest(e.p, rest, e.rounding);
 }
 
+void Driver::advance_state(Entry& e) {
+  e.state->t++;
+  if (e.rule->nscalars) std::copy(e.scalars, e.scalars + e.rule->nscalars, e.state->scalars);
+  e.p->storage->version++;
+}
+
 StepResult Driver::commit() {
   result_.skipped = !finite_;
   if (finite_)
     for (Entry& e : entries_)
-      if (e.g) {
-        e.state->t++;
-        if (e.rule->nscalars) std::copy(e.scalars, e.scalars + e.rule->nscalars, e.state->scalars);
-        e.p->storage->version++;
-      }
+      if (e.g) advance_state(e);
   release_gradients();
   return result_;
 }

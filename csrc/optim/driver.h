@@ -9,6 +9,11 @@
 // of tensors are added in sorted order, so that the bits of a result depend neither on the number of threads nor on the
 // grouping. A step allocates nothing once its states exist.
 //
+// Note [Update in backward]
+// A rule that looks at one tensor at a time may step each as soon as its gradient is complete, while that is in the
+// cache, so that no two gradients need exist at once. The table is made of all parameters without their gradients;
+// `update` then runs the passes over the chunks of one of them. The bits are those of the whole step.
+//
 // Note [Tiles]
 // A pass goes through a chunk in tiles of kTile elements. What lies in memory contiguous and in the compute type is
 // used where it is; everything else (16-bit and strided tensors, narrow states) is read into a tile that stays in L1
@@ -71,6 +76,11 @@ class Driver {
   StepResult commit();
   void release_gradients();
 
+  // In parts: begin, groups and tensors without gradients, prepare_parts, then `update` for a tensor of the table, by
+  // its place, once for each that has a gradient. For options without `measure` and rules without sums of Scope::Model.
+  void prepare_parts(const StepOptions& options);
+  void update(size_t place, const Tensor& g);
+
   const State* find(const Tensor& p) const;
   State& state(const Tensor& p);
   void forget(const Tensor& p) {
@@ -125,9 +135,11 @@ class Driver {
   };
 
   bool same(const Entry& e, const Tensor& p) const;
+  void settle(const StepOptions& options);
   void rebuild();
   void prepare_entry(Entry& e);
   void prepare_memory(Entry& e);
+  void advance_state(Entry& e);
   double norm();
   void read_chunk(size_t c);
   void sum_chunk(size_t c);
@@ -155,7 +167,8 @@ class Driver {
   std::vector<double> parts_;   // of the rule's sums, by chunk
   std::vector<double> totals_;  // of squares, by tensor
   size_t cursor_ = 0;
-  int64_t elements_ = 0;
+  int64_t elements_ = 0;             // of the table
+  int64_t first_ = 0, running_ = 0;  // the elements that a pass runs over
   bool changed_ = true;
   bool finite_ = true, needs_sums_ = false, needs_norms_ = false;
   double multiplier_ = 1;

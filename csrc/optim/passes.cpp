@@ -86,10 +86,11 @@ double measure_range(const Tensor& g, int64_t begin, int64_t n, DType compute, b
 
 }  // namespace
 
-// The chunks that start in [begin, end), counted in elements: equal work for each thread.
+// The chunks that start in [begin, end), counted in elements from first_: equal work for each thread.
 template <void (Driver::*F)(size_t)>
 void Driver::pass(void* self, int64_t begin, int64_t end) {
   auto* d = static_cast<Driver*>(self);
+  begin += d->first_, end += d->first_;
   auto it = std::lower_bound(d->chunks_.begin(), d->chunks_.end(), begin,
                              [](const Chunk& c, int64_t at) { return c.at < at; });
   for (; it != d->chunks_.end() && it->at < end; ++it) (d->*F)(size_t(it - d->chunks_.begin()));
@@ -98,21 +99,21 @@ void Driver::pass(void* self, int64_t begin, int64_t end) {
 void Driver::execute() {
   multiplier_ = 1 / options_.scale;
   if (options_.measure || needs_sums_)
-    pb_parallel_for(elements_, needs_sums_ ? kGrain : 4 * kGrain, &pass<&Driver::read_chunk>, this);
+    pb_parallel_for(running_, needs_sums_ ? kGrain : 4 * kGrain, &pass<&Driver::read_chunk>, this);
   if (options_.measure) {
     result_.norm = norm() / options_.scale;
     if (!finite_) return;
     const double clip = options_.clip_norm < 0 ? 1.0 : std::min(1.0, options_.clip_norm / (result_.norm + 1e-6));
     multiplier_ *= clip;
     if (clip != 1 && needs_sums_ && !adjust_sums(clip))
-      pb_parallel_for(elements_, kGrain, &pass<&Driver::sum_chunk>, this);
+      pb_parallel_for(running_, kGrain, &pass<&Driver::sum_chunk>, this);
   }
   if (needs_sums_) add_sums();
-  pb_parallel_for(elements_, kGrain, &pass<&Driver::update_chunk>, this);
+  pb_parallel_for(running_, kGrain, &pass<&Driver::update_chunk>, this);
   if (!needs_norms_) return;
   for (Entry& e : entries_)
     if (e.active) e.sums[0] = std::sqrt(add_pairwise(sums_.data() + e.chunk, e.chunks));
-  pb_parallel_for(elements_, kGrain, &pass<&Driver::scale_chunk>, this);
+  pb_parallel_for(running_, kGrain, &pass<&Driver::scale_chunk>, this);
 }
 
 // ---- tiles in and out

@@ -2,6 +2,7 @@
 // node is newer than the node; no pass that counts dependencies is needed.
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "cpu/threads.h"
 #include "families/map.h"
@@ -59,6 +60,7 @@ class Run {
 
   std::vector<Tensor> go(std::span<const Tensor> roots, std::span<const Tensor> cotangents) {
     if (!wrt_.empty()) mark_needed(roots);
+    if (options_.taker) count_uses(roots);
     for (size_t i = 0; i < roots.size(); i++) {
       Edge e = edge_of(roots[i]);
       send(e, cotangents[i]);
@@ -120,6 +122,37 @@ class Run {
       needed_[n] = need;
     }
   }
+  // How many edges lead to each leaf whose gradient somebody takes.
+  void count_uses(std::span<const Tensor> roots) {
+    std::vector<Node*> stack;
+    std::unordered_set<Node*> seen;
+    auto visit = [&](Node* n) {
+      if (n && seen.insert(n).second) stack.push_back(n);
+    };
+    for (const Tensor& r : roots) visit(r->node);
+    while (!stack.empty()) {
+      Node* n = stack.back();
+      stack.pop_back();
+      for (const Edge& e : n->edges) {
+        visit(e.node);
+        if (e.leaf && options_.taker->wants(e.leaf)) uses_[e.leaf.impl()]++;
+      }
+    }
+  }
+  // An edge that will bring no more.
+  void settle(const Edge& e) {
+    auto it = uses_.find(e.leaf.impl());
+    if (it == uses_.end() || --it->second) return;
+    for (size_t i = 0; i < hooked_leaves_.size(); i++)
+      if (hooked_leaves_[i].first.is(e.leaf)) {
+        auto [leaf, sum] = hooked_leaves_[i];
+        hooked_leaves_.erase(hooked_leaves_.begin() + ptrdiff_t(i));
+        store(leaf, run_hooks(leaf, std::exchange(sum, Tensor())));
+        break;
+      }
+    if (e.leaf->meta && e.leaf->meta->grad) options_.taker->take(e.leaf);
+  }
+
   bool wanted(const Edge& e) const {
     if (wrt_.empty()) return e.live();
     if (e.node) {
@@ -251,6 +284,9 @@ class Run {
     gout.clear();
     for (size_t i = 0; i < gin.size(); i++)
       if (wanted(n->edges[i])) send(n->edges[i], std::exchange(gin[i], Tensor()));
+    if (options_.taker)
+      for (const Edge& e : n->edges)
+        if (e.leaf) settle(e);
     gin.clear();
     outputs_ = std::move(gout);
     inputs_ = std::move(gin);
@@ -277,6 +313,7 @@ class Run {
   std::unordered_map<TensorImpl*, std::vector<size_t>> leaf_captures_;
   std::unordered_map<Node*, bool> needed_;
   std::vector<std::pair<Tensor, Tensor>> hooked_leaves_;
+  std::unordered_map<TensorImpl*, uint32_t> uses_;
   std::vector<std::pair<Node*, Tensor>> rebuilt_;
 };
 

@@ -267,10 +267,17 @@ void push_forward(std::initializer_list<Tensor> inputs, const Tensor& out, Rule 
 }
 
 // ---- engine
+// Who takes the gradients of leaves as they become complete: when every node that reads the leaf has run.
+struct GradTaker {
+  virtual ~GradTaker() = default;
+  virtual bool wants(const Tensor& leaf) const = 0;
+  virtual void take(const Tensor& leaf) = 0;  // its gradient stands in .grad
+};
 struct BackwardOptions {
   bool create_graph = false;
   bool retain_graph = false;
   bool stop = false;  // do not go past the tensors of `wrt`, nor touch their nodes: a larger backward may be running
+  GradTaker* taker = nullptr;  // leaves that a node never reached, or that are roots, are left to its owner
 };
 // Without `wrt`: adds into the leaves' .grad. With it: returns the gradients, undefined where independent.
 std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,

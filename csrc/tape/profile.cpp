@@ -29,6 +29,7 @@ uint32_t thread_number() {
 }
 
 bool profiling = false;
+const char* current_op = nullptr;
 
 void set_profiling(bool on) {
   if (on) events().clear();

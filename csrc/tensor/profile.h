@@ -15,17 +15,21 @@ struct ProfileEvent {
 };
 
 extern bool profiling;
-void set_profiling(bool on);  // starts with no events
+extern const char* current_op;  // the innermost that runs, which allocations are ascribed to; null between ops
+void set_profiling(bool on);    // starts with no events
 std::vector<ProfileEvent> take_profile();
 uint32_t thread_number();
 
 // An op while it runs. Costs a branch when nobody profiles. Made and destroyed under the interpreter lock.
 class Profiled {
  public:
-  explicit Profiled(const char* name, uint64_t node = 0) : name_(profiling ? name : nullptr), node_(node) {
+  explicit Profiled(const char* name, uint64_t node = 0)
+      : name_(profiling ? name : nullptr), outer_(current_op), node_(node) {
+    current_op = name;
     if (name_) begin();
   }
   ~Profiled() {
+    current_op = outer_;
     if (name_) end();
   }
   Profiled(const Profiled&) = delete;
@@ -34,7 +38,7 @@ class Profiled {
  private:
   void begin();
   void end();
-  const char* name_;
+  const char *name_, *outer_;
   uint64_t node_;
   int64_t start_ = 0, bytes_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cuda/engine.h"
 #include "families/map.h"
 #include "tape/node.h"
 #include "tensor/alloc.h"
@@ -14,17 +15,22 @@ Mode& mode() {
   return m;
 }
 
+std::string device_name(Device d) { return d.kind == Device::CPU ? "cpu" : "cuda:" + std::to_string(d.index); }
+
 std::string describe(const Tensor& t) {
   if (!t) return "no tensor";
   if (t.weak())
     return std::string("Python ") + (t.dtype() == DType::Bool ? "bool" : is_float(t.dtype()) ? "float" : "int");
-  return dtype_name(t.dtype()) + to_string(t.shape());
+  std::string text = dtype_name(t.dtype()) + to_string(t.shape());
+  return on_cuda(t) ? text + " on " + device_name(t.device()) : text;
 }
 
 void drop(Storage* s) {
   if (!s || --s->refs) return;
   if (s->release)
     s->release(s->owner);
+  else if (s->device.kind == Device::CUDA)
+    cuda::put(s->data, s->device);
   else
     alloc::put(s->data, s->bytes);
   delete s;
@@ -56,30 +62,31 @@ Tensor make(const Shape& shape, int64_t size, DType dtype, Storage* storage) {
 }
 }  // namespace
 
-Tensor empty(const Shape& shape, DType dtype) {
+Tensor empty(const Shape& shape, DType dtype, Device device) {
   int64_t size = count(shape);
   size_t bytes = size_t(size) * size_t(itemsize(dtype));
   auto* s = new Storage;
   try {
-    s->data = alloc::get(bytes);
+    s->data = device.kind == Device::CUDA ? cuda::get(bytes, device) : alloc::get(bytes);
   } catch (...) {
     delete s;
     throw;
   }
   s->bytes = bytes;
+  s->device = device;
   return make(shape, size, dtype, s);
 }
 
-Tensor full(const Shape& shape, double value, DType dtype) {
-  Tensor t = empty(shape, dtype);
-  if (value == 0 && !std::signbit(value))
+Tensor full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  if (device.kind == Device::CPU && value == 0 && !std::signbit(value))
     std::memset(t.raw(), 0, size_t(t.size()) * itemsize(dtype));
   else
     map_fill(t, &value, Compute::F64);
   return t;
 }
-Tensor full_int(const Shape& shape, int64_t value, DType dtype) {
-  Tensor t = empty(shape, dtype);
+Tensor full_int(const Shape& shape, int64_t value, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
   map_fill(t, &value, Compute::I64);
   return t;
 }
@@ -110,12 +117,13 @@ Tensor scalar_weak(bool v) { return weak_of(v, DType::Bool); }
 Tensor::Tensor(double v) : impl_(scalar_weak(v).take()) {}
 
 Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DType dtype, bool readonly,
-                    void (*release)(void*), void* owner) {
+                    void (*release)(void*), void* owner, Device device) {
   auto* s = new Storage;
   s->data = data;
   int64_t size = count(shape);
   s->bytes = size_t(size) * size_t(itemsize(dtype));
   s->readonly = readonly;
+  s->device = device;
   s->release = release;
   s->owner = owner;
   Tensor t = make(shape, size, dtype, s);
@@ -138,7 +146,14 @@ Tensor alias(const Tensor& t, const Shape& shape, const Strides& strides, int64_
 Tensor detach(const Tensor& t) { return alias(t, t.shape(), t.strides(), t->offset); }
 
 Tensor clone(const Tensor& t) {
-  Tensor c = empty(t.shape(), t.dtype());
+  Tensor c = empty(t.shape(), t.dtype(), t.device());
+  copy_into(c, t);
+  return c;
+}
+
+Tensor to_device(const Tensor& t, Device device) {
+  if (t.device() == device) return t;
+  Tensor c = empty(t.shape(), t.dtype(), device);
   copy_into(c, t);
   return c;
 }

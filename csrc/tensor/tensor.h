@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tensor/alloc.h"
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 #include "tensor/error.h"
 #include "tensor/shape.h"
@@ -28,6 +29,7 @@ struct Storage : alloc::Recycled<Storage> {
   void* data = nullptr;
   size_t bytes = 0;
   bool readonly = false;
+  Device device;  // of `data`; memory of a device is of its allocator (cuda/allocator.h) unless `release` is set
   void (*release)(void*) = nullptr;  // foreign memory: called with owner; null: memory of our allocator
   void* owner = nullptr;
   std::weak_ptr<const void> packed;  // a block-quantised form of it that slots keep (fewbit/block.cpp)
@@ -67,6 +69,7 @@ class Tensor {
   inline DType dtype() const;
   inline bool contiguous() const;
   inline bool weak() const;
+  inline Device device() const;
   inline void* raw() const;  // address of the first element
   template <class T>
   T* data() const {
@@ -134,6 +137,8 @@ inline int Tensor::ndim() const { return impl_->shape.size(); }
 inline DType Tensor::dtype() const { return impl_->dtype; }
 inline bool Tensor::contiguous() const { return impl_->contiguous; }
 inline bool Tensor::weak() const { return impl_->weak; }
+inline Device Tensor::device() const { return impl_->storage->device; }
+inline bool on_cuda(const Tensor& t) { return t.device().kind == Device::CUDA; }
 inline void* Tensor::raw() const {
   return static_cast<char*>(impl_->storage->data) + impl_->offset * itemsize(impl_->dtype);
 }
@@ -145,23 +150,26 @@ inline bool Tensor::requires_grad() const {
 }
 
 // ---- making tensors (outside the graph)
-Tensor empty(const Shape& shape, DType dtype);
-Tensor full(const Shape& shape, double value, DType dtype);
-Tensor full_int(const Shape& shape, int64_t value, DType dtype);
-inline Tensor zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
-inline Tensor ones(const Shape& shape, DType dtype) { return full(shape, 1, dtype); }
+Tensor empty(const Shape& shape, DType dtype, Device device = {});
+Tensor full(const Shape& shape, double value, DType dtype, Device device = {});
+Tensor full_int(const Shape& shape, int64_t value, DType dtype, Device device = {});
+inline Tensor zeros(const Shape& shape, DType dtype, Device device = {}) { return full(shape, 0, dtype, device); }
+inline Tensor ones(const Shape& shape, DType dtype, Device device = {}) { return full(shape, 1, dtype, device); }
 Tensor arange(int64_t n, DType dtype = DType::I64);
 Tensor scalar_weak(double v);
 Tensor scalar_weak(int64_t v);
 Tensor scalar_weak(bool v);
 // Wraps memory that somebody else owns; release(owner) is called when the last handle goes.
 Tensor from_foreign(void* data, const Shape& shape, const Strides& strides, DType dtype, bool readonly,
-                    void (*release)(void*), void* owner);
+                    void (*release)(void*), void* owner, Device device = {});
 // Another window on t's storage, outside the graph; `offset` in elements of t's storage.
 Tensor alias(const Tensor& t, const Shape& shape, const Strides& strides, int64_t offset);
-Tensor detach(const Tensor& t);                        // shares storage, no node, no tangent
-Tensor clone(const Tensor& t);                         // contiguous copy, outside the graph
-void copy_into(const Tensor& dst, const Tensor& src);  // raw copy with cast; same shape or broadcast of src
+Tensor detach(const Tensor& t);  // shares storage, no node, no tangent
+Tensor clone(const Tensor& t);   // contiguous copy, outside the graph
+// Raw copy with cast, also between devices; src has dst's shape or broadcasts to it.
+void copy_into(const Tensor& dst, const Tensor& src);
+Tensor to_device(const Tensor& t,
+                 Device device);  // a contiguous copy there, outside the graph; t itself if it is there
 inline bool unique(const Tensor& t) { return t->refs == 1 && t->storage->refs == 1 && !t->storage->release; }
 double item_double(const Tensor& t);  // value of a one-element tensor
 int64_t item_int(const Tensor& t);

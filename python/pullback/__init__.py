@@ -44,6 +44,7 @@ from .transforms import (
 
 if TYPE_CHECKING:
     from . import cuda, data, fewbit, fused, io, losses, memory, nn, optim, random, testing, train
+    from ._precision import autocast
     from .io import load, save
     from .memory import saving
     from .nn import functional_call
@@ -55,6 +56,7 @@ _LAZY_MODULES = (
     *("cuda", "data", "fewbit", "fused", "io", "losses", "memory", "nn", "optim", "random", "testing", "train"),
 )
 _LAZY_NAMES = {
+    "autocast": "_precision",
     "functional_call": "nn",
     "load": "io",
     "manual_seed": "random",

@@ -157,6 +157,7 @@ def bce_with_logits(
     0.6931
     """
     _same_shape("bce_with_logits", logits, target)
+    logits, target, weight, pos_weight = _core._autocast("losses.bce_with_logits", logits, target, weight, pos_weight)
     if pos_weight is None:
         loss = _core._bce_with_logits(logits, target)
     else:
@@ -176,6 +177,7 @@ def kl_div(input: Tensor, target: Tensor, *, log_target: bool = False, reduction
     1.0
     """
     _same_shape("kl_div", input, target)
+    input, target = _core._autocast("losses.kl_div", input, target)
     loss = _core.exp(target) * (target - input) if log_target else _core._kl_div(input, target)
     if reduction == "batchmean":
         return _core.sum(loss) / (loss.shape[0] if loss.ndim else 1)
@@ -190,6 +192,7 @@ def hinge(scores: Tensor, target: Tensor, *, margin: float = 1.0, reduction: str
     0.25
     """
     _same_shape("hinge", scores, target)
+    scores, target = _core._autocast("losses.hinge", scores, target)
     return _reduce("hinge", _core.relu(margin - target * scores), reduction)
 
 
@@ -204,6 +207,7 @@ def cosine_embedding(x1: Tensor, x2: Tensor, target: Tensor, *, margin: float = 
     1.0
     """
     _same_shape("cosine_embedding", x1, x2)
+    x1, x2, target = _core._autocast("losses.cosine_embedding", x1, x2, target)
     tiny = 1e-12  # keeps the derivative of the root finite at the zero vector
     dot = _core.sum(x1 * x2, -1)
     square = (_core.sum(x1 * x1, -1) + tiny) * (_core.sum(x2 * x2, -1) + tiny)

@@ -404,7 +404,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f with its intermediate results dropped after forward and computed again in backward.
 
     Random draws repeat: the state of the default generator, and of generators among the arguments, is put back for the
-    second evaluation. Inside forward mode f runs as it is. Source: Chen et al., arXiv:1604.06174.
+    second evaluation, which runs under the autocast of the first. Inside forward mode f runs as it is. Source: Chen et
+    al., arXiv:1604.06174.
 
     >>> x = pb.tensor(2.0, requires_grad=True)
     >>> pb.checkpoint(lambda v: pb.exp(v) * v)(x).backward()
@@ -417,7 +418,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         if not C._grad_enabled() or any(C._has_tangent(t) for t in _tensors((args, kwargs))):
             return f(*args, **kwargs)
         generators = [C.default_generator(), *(g for g in flatten((args, kwargs))[0] if isinstance(g, C.Generator))]
-        states = [g.get_state() for g in generators]
+        states, casts = [g.get_state() for g in generators], C._autocast_state()
         start = C._sequence()
         outs, build = flatten(f(*args, **kwargs))
         floating = [o for o in outs if isinstance(o, Tensor) and o.requires_grad]
@@ -429,10 +430,12 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             now = [g.get_state() for g in generators]
             for g, s in zip(generators, states, strict=True):
                 g.set_state(s)
+            before = C._enter_autocast(*casts)
             try:
                 with enable_grad():
                     again = flatten(f(*args, **kwargs))[0]
             finally:
+                C._leave_autocast(*before)
                 for g, s in zip(generators, now, strict=True):
                     g.set_state(s)
             roots = [o for o in again if isinstance(o, Tensor) and o.requires_grad]

@@ -1,4 +1,5 @@
-// Steps that taught something about the matrix product, one thread, each checked against sums in double.
+// Steps that taught something about the matrix product, one thread, each checked against sums in double: of floats, and
+// of bfloat16 numbers.
 //   g++ -std=c++20 -O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math -ffp-contract=fast
 //       -Wno-psabi -Icsrc tools/ladder/matmul.cpp -o matmul && ./matmul 128 256 512 1024
 // (one line). Prints GFLOP/s and the share of the peak that a loop of multiply-adds in registers reaches.
@@ -73,7 +74,7 @@ void register_tile(Square& s) {
 
 // 3. Both operands are packed first: the tiles then run at one speed for every size, and packing is what is left.
 void packed_blocks(Square& s) {
-  int64_t n = s.n, depth = pb::block_depth(n), pitch = pb::round_up(kMaxRows, pb::kBlock<float>);
+  int64_t n = s.n, depth = pb::block_depth(n), pitch = pb::round_up(kMaxRows, pb::kSquare<float>);
   pb::Strips sa(0, n, kMaxRows, pitch, true), sb(0, n, kCols, kCols, false);
   auto* pa = static_cast<float*>(pb_scratch(0, size_t(sa.count * pitch * depth) * sizeof(float)));
   auto* pb = static_cast<float*>(pb_scratch(1, size_t(sb.count * kCols * depth) * sizeof(float)));
@@ -102,6 +103,41 @@ void library(Square& s) {
   g.a = s.a.data(), g.b = s.b.data(), g.c = s.c.data();
   pb::run_gemm<float>(g);
 }
+
+// ---- bfloat16
+
+struct Narrow {
+  int64_t n;
+  std::vector<uint16_t> a, b, z;  // z: the result rounded
+  std::vector<float> c, sums;
+};
+pb::GemmArgs args_of(Narrow& s) {
+  pb::GemmArgs g;
+  g.m = g.n = g.k = g.a_row = g.b_row = g.c_row = s.n;
+  g.a_col = g.b_col = 1;
+  g.a = s.a.data(), g.b = s.b.data(), g.c = s.c.data();
+  g.a_form = g.b_form = pb::Form::BF16;
+  return g;
+}
+
+// 1. Packing widens; the tiles are those of floats. Never faster than floats, which is what half the bytes promise.
+void widened(Narrow& s) { pb::run_gemm<float>(args_of(s)); }
+
+#if defined(__AVX512BF16__)
+// 2. Two neighbouring steps of k are packed as one 32-bit number, so that the packing, blocking and tile of floats
+// serve unchanged and one instruction multiplies two pairs a lane: twice the products for the same traffic.
+void pairs(Narrow& s) { pb::run_pairs(args_of(s)); }
+
+// 3. The result rounded to bfloat16 while its tile is in L1, instead of a pass over the sums.
+void pairs_rounded(Narrow& s) {
+  pb::GemmArgs g = args_of(s);
+  g.c = s.z.data();
+  g.c_form = pb::Form::BF16;
+  g.sums = s.sums.data();
+  pb::run_pairs(g);
+  for (size_t i = 0; i < s.c.size(); i += 977) s.c[i] = pb::bf16_to_float(s.z[i]);
+}
+#endif
 
 double now() {
   timespec t;
@@ -139,47 +175,96 @@ double peak() {
   return double(steps) * 10 * 2 * pb::kLanes<float> / t * 1e-9;
 }
 
-bool right(const Square& s) {
-  for (int64_t q = 0; q < 500; q++) {
-    int64_t i = q * 7919 % s.n, j = q * 104729 % s.n;
+#if defined(__AVX512BF16__)
+double peak_of_pairs() {
+  typedef pb::VectorOf<float>::type V;
+  constexpr int64_t steps = 20000;
+  pb::VectorOf<pb::Pair>::type x = {}, y = x;
+  V v0{}, v1{}, v2{}, v3{}, v4{}, v5{}, v6{}, v7{}, v8{}, v9{}, w0{}, w1{}, w2{}, w3{}, w4{}, w5{};
+  double t = shortest(
+      [&] {
+        for (int64_t i = 0; i < steps; i++) {
+#define STEP(v) __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(v) : "v"(x), "v"(y));
+          STEP(v0)
+          STEP(v1) STEP(v2) STEP(v3) STEP(v4) STEP(v5) STEP(v6) STEP(v7) STEP(v8) STEP(v9) STEP(w0) STEP(w1) STEP(w2)
+              STEP(w3) STEP(w4) STEP(w5)
+#undef STEP
+        }
+      },
+      0.2);
+  return double(steps) * 16 * 4 * pb::kLanes<float> / t * 1e-9;
+}
+#endif
+
+// Places of c that are looked at: a stride that meets every row and column.
+template <class A>
+bool right(int64_t n, const std::vector<A>& a, const std::vector<A>& b, const std::vector<float>& c, double tolerance,
+           double (*value)(A)) {
+  for (size_t q = 0; q < c.size(); q += 977) {
+    auto i = int64_t(q) / n, j = int64_t(q) % n;
     double sum = 0, size = 0;
-    for (int64_t k = 0; k < s.n; k++) {
-      double x = double(s.a[size_t(i * s.n + k)]) * double(s.b[size_t(k * s.n + j)]);
+    for (int64_t k = 0; k < n; k++) {
+      double x = value(a[size_t(i * n + k)]) * value(b[size_t(k * n + j)]);
       sum += x;
       size += x < 0 ? -x : x;
     }
-    double error = sum - double(s.c[size_t(i * s.n + j)]);
-    if (!((error < 0 ? -error : error) <= 2e-6 * size)) return false;
+    double error = sum - double(c[q]);
+    if (!((error < 0 ? -error : error) <= tolerance * size)) return false;
   }
+  return true;
+}
+
+template <class State>
+struct Step {
+  const char* name;
+  void (*run)(State&);
+  double tolerance;
+};
+template <class State, class A>
+bool climb(State& s, const Step<State>& step, double top, double (*value)(A)) {
+  for (float& x : s.c) x = -1e30f;
+  step.run(s);
+  if (!right<A>(s.n, s.a, s.b, s.c, step.tolerance, value))
+    return std::printf("%s is WRONG at %d\n", step.name, int(s.n)), false;
+  double gflops = 2e-9 * double(s.n * s.n * s.n) / shortest([&] { step.run(s); }, 0.3);
+  std::printf("%5d  %-14s %6.1f GFLOP/s  %.2f of the peak\n", int(s.n), step.name, gflops, gflops / top);
   return true;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  struct Step {
-    const char* name;
-    void (*run)(Square&);
-  } steps[] = {{"three loops", three_loops},
-               {"register tile", register_tile},
-               {"packed blocks", packed_blocks},
-               {"library", library}};
-  double top = peak();
+  const Step<Square> steps[] = {{"three loops", three_loops, 2e-6},
+                                {"register tile", register_tile, 2e-6},
+                                {"packed blocks", packed_blocks, 2e-6},
+                                {"library", library, 2e-6}};
+  const Step<Narrow> narrow[] = {{"widened", widened, 2e-6},
+#if defined(__AVX512BF16__)
+                                 {"pairs", pairs, 2e-6},
+                                 {"pairs, rounded", pairs_rounded, 4e-3}
+#endif
+  };
+  double top = peak(), top16 = top;
   std::printf("peak of one thread: %.1f GFLOP/s\n", top);
+#if defined(__AVX512BF16__)
+  top16 = peak_of_pairs();
+  std::printf("in pairs of bfloat16: %.1f GFLOP/s\n", top16);
+#endif
   for (int arg = 1; arg < argc; arg++) {
     int64_t n = std::atol(argv[arg]) / kCols * kCols;
     if (n <= 0) return std::fprintf(stderr, "sizes are at least %d\n", int(kCols)), 2;
-    Square s{n, {}, {}, std::vector<float>(size_t(n * n))};
+    auto all = size_t(n * n);
+    Square s{n, {}, {}, std::vector<float>(all)};
+    Narrow w{n, {}, {}, std::vector<uint16_t>(all), std::vector<float>(all), std::vector<float>(all)};
     for (int64_t i = 0; i < n * n; i++) {
       s.a.push_back(float(i * 37 % 2001) / 1000 - 1);
       s.b.push_back(float(i * 91 % 1999) / 1000 - 1);
+      w.a.push_back(pb::float_to_bf16(s.a.back()));
+      w.b.push_back(pb::float_to_bf16(s.b.back()));
     }
-    for (const Step& step : steps) {
-      for (float& x : s.c) x = -1e30f;
-      step.run(s);
-      if (!right(s)) return std::printf("%s is WRONG at %d\n", step.name, int(n)), 1;
-      double gflops = 2e-9 * double(n * n * n) / shortest([&] { step.run(s); }, 0.3);
-      std::printf("%5d  %-14s %6.1f GFLOP/s  %.2f of the peak\n", int(n), step.name, gflops, gflops / top);
-    }
+    for (const Step<Square>& step : steps)
+      if (!climb<Square, float>(s, step, top, [](float x) { return double(x); })) return 1;
+    for (const Step<Narrow>& step : narrow)
+      if (!climb<Narrow, uint16_t>(w, step, top16, [](uint16_t x) { return double(pb::bf16_to_float(x)); })) return 1;
   }
 }

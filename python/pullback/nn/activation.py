@@ -180,6 +180,7 @@ class PReLU(Module):
                     "help: axis 1 of the input has one channel per weight"
                 )
             weight = pb.reshape(weight, (self.num_parameters,) + (1,) * (x.ndim - 2))
+        x, weight = C._autocast("prelu", x, weight)
         return pb.where(x > 0, x, weight * x)
 
     def extra_repr(self) -> str:

@@ -208,6 +208,46 @@ class Optimizer:
         )
         return loss
 
+    def check_in_backward(self) -> None:
+        """Raises GraphError unless parameters may be stepped one by one, each as backward completes its gradient.
+
+        Example:
+            >>> pb.optim.AdamW([pb.ones(2)]).check_in_backward()
+        """
+        kind = type(self).__name__
+        if type(self).step is not Optimizer.step:
+            raise GraphError(
+                f"backward step: {kind} does more in a step than its rule, and needs all gradients for it\n"
+                'help: use update="after"'
+            )
+        for group in self.param_groups:
+            if RULES[self._rule(group)]["shared"]:
+                raise GraphError(
+                    f"backward step: the rule of {kind} needs sums over all gradients, and none is kept\n"
+                    'help: use update="after"'
+                )
+
+    def step_in_backward(self, loss: Tensor, *, clip_value: float | None = None) -> None:
+        """Backward from a scalar loss that steps each parameter as soon as its gradient is complete, and drops that.
+
+        The same bits as `loss.backward(); step(); zero_grad()`, but the gradients are never all in memory. What stands
+        in `.grad` before is part of the gradient. After an error in the middle some parameters have made their step.
+
+        Args:
+            loss: of one element.
+            clip_value: as in `step`; clip_norm and scale would need all gradients.
+
+        Raises:
+            GraphError: this optimizer needs all gradients at once, the loss has no graph, or no gradient came.
+
+        Example:
+            >>> p = pb.tensor([1.0, 2.0], requires_grad=True)
+            >>> pb.optim.SGD([p], lr=0.5).step_in_backward((p * p).sum()); p.tolist(), p.grad
+            ([0.0, 0.0], None)
+        """
+        self.check_in_backward()
+        self._driver.backward_step(loss, [self._pack(group) for group in self.param_groups], clip_value)
+
     def _pack(self, group: Group) -> tuple[Any, ...]:
         row = RULES[self._rule(group)]
         values = [self._read(group, key) for key, _ in row["hyper"]]

@@ -183,6 +183,7 @@ def capture(trainer: Trainer) -> dict[str, Any]:
         "loader": {k: v.state_dict() if hasattr(v, "state_dict") else None for k, v in trainer._loaders.items()},
         "history": trainer.history.state_dict(),
         "keeping": trainer.keeping.choices,
+        "loss_scale": None if trainer.loss_scale is None else trainer.loss_scale.state_dict(),
         "callbacks": [[type(c).__name__, s] for c in trainer.callbacks if (s := c.state_dict())],
     }
 
@@ -205,6 +206,8 @@ def restore(trainer: Trainer, path: Any, state: Mapping[str, Any]) -> None:
     pb.random.default_generator().roundings = state.get("roundings", 0)
     trainer.history.load_state_dict(state["history"])
     trainer.keeping.restore(state.get("keeping"))
+    if trainer.loss_scale is not None and state.get("loss_scale") is not None:
+        trainer.loss_scale.load_state_dict(state["loss_scale"])
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
     trainer._means.sums = {name: sums for name, *sums in state["means"]}
     trainer.last_lr = dict(state["rates"])

@@ -40,6 +40,11 @@ class Context:
         """
         if not self.training:
             return
+        if self._trainer._in_backward:
+            raise ValueError(
+                'fit: ctx.backward cannot be used with update="in_backward", which steps inside backward\n'
+                "help: return the loss from step"
+            )
         self.manual = True
         self._trainer.check_loss(loss)
         self._trainer.add_gradient(loss, self.weight, self._trainer.optimizer_name(optimizer))

@@ -14,20 +14,15 @@ from itertools import islice
 from typing import Any
 
 import pullback as pb
+from pullback._precision import LossScale
 
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
 from .history import History
 from .keeping import Keeping
 from .loop import Context, Means, blame, count_items, is_number, windows
+from .options import check, check_in_backward, check_scaled, metrics_of
 from .schedule import schedules_of
-
-# Arguments whose machinery is not there: name -> (default, what to do instead).
-_NOT_BUILT: dict[str, tuple[Any, str]] = {
-    "precision": ("float32", 'leave precision="float32"'),
-    "capture": (False, "leave capture=False"),
-    "update": ("after", 'leave update="after"'),
-}
 
 
 class Trainer:
@@ -53,12 +48,16 @@ class Trainer:
         clip_norm: largest norm of an optimizer's gradient.
         accumulate: batches for one optimizer step.
         ema: decay of an average of the parameters (0.999, say) or a `pb.optim.EMA`; validation uses the average.
-        precision: "float32".
+        precision: "float32", or the type that forward passes run in under `pb.autocast`: "bfloat16", or "float16" on a
+            CUDA device, with a dynamic scale of the loss. Parameters stay as they are; for parameters that are stored
+            in 16 bits see `rounding` of the optimizers.
         saved: what training's forward passes keep for backward, as `pb.saving` takes it.
         memory_budget: the most bytes that one batch may keep for backward; `pb.memory.plan` chooses what, for the first
             batch, and `trainer.keeping.plan` shows it.
         capture: False.
-        update: "after".
+        update: "after" backward, or "in_backward": each parameter is stepped as soon as its gradient is complete,
+            which is then dropped. The same bits with less memory, for rules that look at one tensor at a time and
+            without clip_norm; with `accumulate` in the backward of the last batch.
         detect_anomaly: name the forward line of a gradient that is not finite (slow).
         checkpoint_dir: folder of checkpoints; fit resumes from the newest one that is whole.
         checkpoint_every: steps between checkpoints; None writes one after each epoch. The end of fit writes one too.
@@ -106,38 +105,21 @@ class Trainer:
         progress: bool = True,
         count: Callable[[Any], float] | None = None,
     ):
-        given = {
-            "precision": precision,
-            "capture": capture,
-            "update": update,
-        }
-        for name, (default, instead) in _NOT_BUILT.items():
-            if given[name] != default:
-                raise ValueError(f"Trainer: {name}={given[name]!r} is not built yet\nhelp: {instead}")
-        if (loss is None) == (step is None):
-            raise ValueError(
-                "Trainer: it needs either loss or step\nhelp: pass loss=pb.losses.cross_entropy for (x, y) batches, "
-                "or step=f with f(model, batch, ctx)"
-            )
-        for name, value, least in (
-            ("accumulate", accumulate, 1),
-            ("keep", keep, 1),
-            ("checkpoint_every", checkpoint_every, 1),
-        ):
-            if value is not None and (type(value) is not int or value < least):
-                raise ValueError(
-                    f"Trainer: {name} must be an integer of at least {least}, got {value!r}\nhelp: {name}={least}"
-                )
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"Trainer: clip_norm must be above 0, got {clip_norm!r}\nhelp: None turns clipping off")
-        if checkpoint_every is not None and checkpoint_dir is None:
-            raise ValueError("Trainer: checkpoint_every needs a folder\nhelp: pass checkpoint_dir=")
+        options = locals()
+        check(options)
         self.model = model
         self.optimizers: dict[str, Any] = dict(optimizer) if isinstance(optimizer, Mapping) else {"": optimizer}
         if not self.optimizers:
             raise ValueError("Trainer: the dict of optimizers is empty\nhelp: pass at least one optimizer")
+        if update == "in_backward":
+            check_in_backward(options, self.optimizers)
+        if precision == "float16":
+            check_scaled(self.optimizers)
+        self.precision, self._in_backward = precision, update == "in_backward"
+        self._autocast = None if precision == "float32" else pb.autocast(precision)
+        self.loss_scale = LossScale() if precision == "float16" else None
         self.loss, self._step = loss, step
-        self.metrics = _metrics(metrics)
+        self.metrics = metrics_of(metrics)
         self._schedules = schedules_of(schedule, self.optimizers)
         self.clip_norm, self.accumulate = clip_norm, accumulate
         self.ema = pb.optim.EMA(model, ema) if isinstance(ema, float) else ema
@@ -158,6 +140,7 @@ class Trainer:
         self.total_steps: int | None = None
         self._means = Means()
         self._interrupted = False
+        self._skipped = False  # a step of this window, by the loss scale
         self._unsaved = True
         self._loaders: dict[str, Any] = {}
         self._loader_states: dict[str, Any] = {}
@@ -332,10 +315,18 @@ class Trainer:
                 loss, numbers = self._watched(batch, ctx)
                 manual = manual or ctx.manual
                 if not ctx.manual:
-                    self.add_gradient(loss, weight, self.optimizer_name(None))
+                    if self._in_backward and ctx.last:
+                        self.optimizers[self.optimizer_name(None)].step_in_backward(
+                            loss if weight == 1.0 else loss * weight
+                        )
+                    else:
+                        self.add_gradient(loss, weight, self.optimizer_name(None))
                 means.add(numbers, counts[i])
-            if not manual:
+            if not (manual or self._in_backward):
                 self.update(self.optimizer_name(None))
+        if self.loss_scale is not None:
+            self.loss_scale.update(self._skipped)
+            self._skipped = False
         for schedule in self._schedules:
             schedule.after_step()
         if self.ema is not None:
@@ -369,7 +360,13 @@ class Trainer:
             ) from None
 
     def _compute(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
-        """(loss or None, the numbers to log) of one batch."""
+        """(loss or None, the numbers to log) of one batch, in the precision of this trainer."""
+        if self._autocast is None:
+            return self._evaluate(batch, ctx)
+        with self._autocast:
+            return self._evaluate(batch, ctx)
+
+    def _evaluate(self, batch: Any, ctx: Context) -> tuple[Any, dict[str, float]]:
         if self._step is not None:
             result = self._step(self.model, batch, ctx)
             if isinstance(result, pb.Tensor):
@@ -411,6 +408,8 @@ class Trainer:
 
     def add_gradient(self, loss: Any, weight: float, name: str) -> None:
         """Adds weight times the gradient of `loss` to the parameters of one optimizer."""
+        if self.loss_scale is not None:
+            weight *= self.loss_scale.value
         if weight != 1.0:
             loss = loss * weight
         if len(self.optimizers) == 1:
@@ -423,8 +422,12 @@ class Trainer:
     def update(self, name: str) -> None:
         """Makes the step of one optimizer and drops its gradients."""
         optimizer = self.optimizers[name]
-        optimizer.step(clip_norm=self.clip_norm)
-        self._check_skipped(optimizer)
+        if self.loss_scale is None:
+            optimizer.step(clip_norm=self.clip_norm)
+            self._check_skipped(optimizer)
+        else:
+            optimizer.step(clip_norm=self.clip_norm, scale=self.loss_scale.value)
+            self._skipped = self._skipped or optimizer.last_skipped
         optimizer.zero_grad()
 
     def _check_skipped(self, optimizer: Any) -> None:
@@ -570,24 +573,3 @@ class _NotFinite(Exception):
     def __init__(self, value: float):
         super().__init__(value)
         self.value = value
-
-
-def _accuracy(prediction: Any, target: Any) -> Any:
-    """Share of rows whose largest entry stands at the target."""
-    return pb.mean((pb.argmax(prediction, axis=-1) == target).astype(pb.float32))
-
-
-def _metrics(metrics: Any) -> dict[str, Callable[..., Any]]:
-    if metrics is None:
-        return {}
-    if isinstance(metrics, str):
-        metrics = [metrics]
-    table = dict(metrics) if isinstance(metrics, Mapping) else {name: name for name in metrics}
-    for name, f in table.items():
-        if f == "accuracy":
-            table[name] = _accuracy
-        elif not callable(f):
-            raise ValueError(
-                f"Trainer: no metric {f!r}\nhelp: pass {{name: function(prediction, target)}} or 'accuracy'"
-            )
-    return table

@@ -1,0 +1,9 @@
+// Attention on the device.
+#pragma once
+#include "cuda/api.h"
+
+namespace pb::cuda {
+
+struct AttentionApi {};
+
+}  // namespace pb::cuda
