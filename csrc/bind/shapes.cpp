@@ -193,11 +193,7 @@ nb::list split(const Tensor& x, nb::handle sections, int64_t axis) {
   }
   cuts.push_back(size);
   nb::list out;
-  int64_t from = 0;
-  for (int64_t c : cuts) {
-    out.append(slice(x, a, from < size ? from : 0, c > from ? c - from : 0));
-    from = c;
-  }
+  for (Tensor& part : split(x, a, cuts)) out.append(part);
   return out;
 }
 

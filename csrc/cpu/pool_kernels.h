@@ -6,67 +6,110 @@ namespace pb {
 
 inline int64_t pool_grain(int64_t cells) { return 32768 / (cells + 1) + 1; }
 
-// Calls f(row, first output column, last + 1, input column of the first, cell) for the cells of the windows of
-// output row oy that lie inside the plane, in the order of the window.
-template <class F>
-void each_cell(const PoolShape& s, int64_t oy, F f) {
-  for (int64_t ky = 0; ky < s.kh; ky++) {
-    int64_t row = oy * s.sh - s.ph + ky;
-    if (row < 0 || row >= s.h) continue;
-    for (int64_t kx = 0; kx < s.kw; kx++) {
-      int64_t shift = kx - s.pw, lo = shift < 0 ? (-shift + s.sw - 1) / s.sw : 0;
-      int64_t hi = shift < s.w ? (s.w - shift + s.sw - 1) / s.sw : 0;
-      if (hi > s.ow) hi = s.ow;
-      if (lo < hi) f(row, lo, hi, lo * s.sw + shift, int32_t(ky * s.kw + kx));
-    }
-  }
-}
-
+// Maxima of whole vectors of windows, a row of outputs at a time. The input rows of the windows are read where they
+// lie; where a window hangs over an edge, or a vector would leave the array, from a copy with -inf around it. A vector
+// that is longer than the rest of a row runs into the next one, which is written later.
 template <class S, class I>
 struct MaxPool {
+#if defined(__AVX512F__)
+  static constexpr int kBytes = 64;
+#elif defined(__AVX2__)
+  static constexpr int kBytes = 32;
+#else
+  static constexpr int kBytes = 16;
+#endif
+  static constexpr int kLanes = kBytes / int(sizeof(S));
+  using Cell = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
+  typedef S Values __attribute__((vector_size(kBytes)));
+  typedef Cell Cells __attribute__((vector_size(kBytes)));
   const PoolShape& s;
   S* y;
   I* index;
   const S* x;
 
-  template <int Step>
-  static void step(S* best, int32_t* cell, const S* from, int64_t n, int64_t stride, int32_t k) {
-    if (Step) stride = Step;
-    for (int64_t i = 0; i < n; i++) {
-      S v = from[i * stride];
-      bool take = (v > best[i]) | (v != v);
-      best[i] = take ? v : best[i];
-      cell[i] = take ? k : cell[i];
-    }
+  int64_t reach() const { return (s.ow + kLanes - 1) / kLanes * kLanes * s.sw + s.kw; }  // read in one row of inputs
+
+  static Values load(const S* p) {
+    Values v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
   }
-  void row(S* best, int32_t* cell, const S* plane, int64_t oy) const {
+  static Cells counting(Cell step) {
+    Cells c;
+    for (int i = 0; i < kLanes; i++) c[i] = Cell(i) * step;
+    return c;
+  }
+  template <int Step>
+  Values spaced(const S* from) const {
+    if constexpr (Step == 1) return load(from);
+    if constexpr (Step == 2) return __builtin_shuffle(load(from), load(from + kLanes), counting(2));
+    Values v;
+    for (int i = 0; i < kLanes; i++) v[i] = from[i * s.sw];
+    return v;
+  }
+
+  // kLanes windows from output column `at` on, of which n are left before somebody else's memory begins. Input (ky, kx)
+  // of window i stands at row[ky][(at + i) * sw + kx].
+  template <int Step>
+  void vector(S* out, I* cells, const S* const* row, int64_t at, int64_t n) const {
+    int64_t top = 0;
+    while (!row[top]) top++;
     // Before any cell is seen: -inf, at the window's first cell inside the plane.
-    int64_t top = s.ph - oy * s.sh > 0 ? s.ph - oy * s.sh : 0;
-    for (int64_t i = 0; i < s.ow; i++) {
-      int64_t left = s.pw - i * s.sw;
-      best[i] = -__builtin_inf();
-      cell[i] = int32_t(top * s.kw + (left > 0 ? left : 0));
+    Values best = Values{} - S(__builtin_inf());
+    Cells left = Cell(s.pw - at * s.sw) - counting(Cell(s.sw));
+    Cells cell = Cell(top * s.kw) + (left > 0 ? left : Cells{});
+    for (int64_t ky = top; ky < s.kh && row[ky]; ky++)
+      for (int64_t kx = 0; kx < s.kw; kx++) {
+        Values v = spaced<Step>(row[ky] + at * s.sw + kx);
+        Cells take = (v > best) | (v != v);
+        best = take ? v : best;
+        cell = take ? Cells{} + Cell(ky * s.kw + kx) : cell;
+      }
+    if (n >= kLanes) {
+      __builtin_memcpy(out, &best, sizeof best);
+      if (cells)
+        for (int i = 0; i < kLanes; i++) cells[i] = I(cell[i]);
+      return;
     }
-    each_cell(s, oy, [&](int64_t r, int64_t lo, int64_t hi, int64_t from, int32_t k) {
-      const S* src = plane + r * s.w + from;
-      if (s.sw == 1)
-        step<1>(best + lo, cell + lo, src, hi - lo, 1, k);
-      else if (s.sw == 2)
-        step<2>(best + lo, cell + lo, src, hi - lo, 2, k);
-      else
-        step<0>(best + lo, cell + lo, src, hi - lo, s.sw, k);
-    });
+    for (int64_t i = 0; i < n; i++) out[i] = best[i];
+    if (cells)
+      for (int64_t i = 0; i < n; i++) cells[i] = I(cell[i]);
+  }
+  // The input rows of output row oy; null outside the plane.
+  void rows(const S** row, S* copies, int64_t p, int64_t oy) const {
+    const S* end = x + s.planes * s.h * s.w;
+    for (int64_t ky = 0; ky < s.kh; ky++) {
+      int64_t r = oy * s.sh - s.ph + ky;
+      row[ky] = nullptr;
+      if (r < 0 || r >= s.h) continue;
+      row[ky] = x + (p * s.h + r) * s.w;
+      if (s.pw == 0 && end - row[ky] >= reach()) continue;
+      S* to = copies + ky * reach();
+      for (int64_t i = 0; i < s.pw; i++) to[i] = -__builtin_inf();
+      int64_t n = reach() - s.pw < s.w ? reach() - s.pw : s.w;
+      for (int64_t i = 0; i < n; i++) to[s.pw + i] = row[ky][i];
+      for (int64_t i = s.pw + n; i < reach(); i++) to[i] = -__builtin_inf();
+      row[ky] = to;
+    }
   }
   static void run(void* ctx, int64_t begin, int64_t end) {
     const MaxPool& f = *static_cast<MaxPool*>(ctx);
     const PoolShape& s = f.s;
-    auto* cell = static_cast<int32_t*>(pb_scratch(4, size_t(s.ow) * sizeof(int32_t)));
+    auto* copies = static_cast<S*>(pb_scratch(4, size_t(s.kh * f.reach()) * sizeof(S)));
+    auto* row = static_cast<const S**>(pb_scratch(5, size_t(s.kh) * sizeof(S*)));
     for (int64_t p = begin; p < end; p++)
       for (int64_t oy = 0; oy < s.oh; oy++) {
-        int64_t at = (p * s.oh + oy) * s.ow;
-        f.row(f.y + at, cell, f.x + p * s.h * s.w, oy);
-        if (f.index)
-          for (int64_t i = 0; i < s.ow; i++) f.index[at + i] = I(cell[i]);
+        f.rows(row, copies, p, oy);
+        int64_t left = ((end - p) * s.oh - oy) * s.ow, out = (p * s.oh + oy) * s.ow;
+        for (int64_t at = 0; at < s.ow; at += kLanes) {
+          I* cells = f.index ? f.index + out + at : nullptr;
+          if (s.sw == 1)
+            f.template vector<1>(f.y + out + at, cells, row, at, left - at);
+          else if (s.sw == 2)
+            f.template vector<2>(f.y + out + at, cells, row, at, left - at);
+          else
+            f.template vector<0>(f.y + out + at, cells, row, at, left - at);
+        }
       }
   }
 };

@@ -68,8 +68,25 @@ Tensor dropped(const Tensor& p, double dropout, Generator* rng) {
 
 // ---- the blocked kernel
 
-// Many heads of up to 32 bits, nothing added to the scores and no tangent: decided by the operands alone.
-bool blocked(const Tensor& q, const Tensor& k, const Tensor& v) {
+// One call of the kernel, and what backward repeats of it.
+struct Blocked {
+  double scale;
+  bool causal;
+  double drop;
+  RandomState random;
+};
+
+// The same draws as of the probabilities as a tensor.
+Tensor dropped(const Tensor& p, double share, RandomState random) {
+  if (share == 0) return p;
+  Generator again{random.seed, random.offset};
+  const Tensor in[] = {p};
+  return map_call(find_map("_dropout"), in, &share, &again);
+}
+
+// Heads of up to 32 bits, nothing added to the scores and no tangent, enough of them to share out unless dropout would
+// have to keep the probabilities: decided by the operands alone.
+bool blocked(const Tensor& q, const Tensor& k, const Tensor& v, double drop) {
   if (q.dtype() == DType::F64 || k.dtype() != q.dtype() || v.dtype() != q.dtype()) return false;
   if (has_tangent(q) || has_tangent(k) || has_tangent(v) || q.size() == 0 || k.size() == 0 || v.size() == 0)
     return false;
@@ -79,27 +96,40 @@ bool blocked(const Tensor& q, const Tensor& k, const Tensor& v) {
     if (q.shape()[i] != k.shape()[i] || q.shape()[i] != v.shape()[i]) return false;
     heads *= q.shape()[i];
   }
-  return heads >= 4 && q.shape().back() <= 256 && v.shape().back() <= 256;
+  return (heads >= 4 || drop > 0) && q.shape().back() <= 256 && v.shape().back() <= 256;
 }
 
+// float32, outside the graph, its rows as the kernel reads them: where they lie if the leading axes are two at most.
 Tensor raw(const Tensor& t) {
   GradMode off(false);
-  return contiguous(cast(detach(t), DType::F32));
+  Tensor x = cast(detach(t), DType::F32);
+  bool in_place = x.ndim() <= 4 && (x.strides()[x.ndim() - 1] == 1 || x.shape().back() == 1);
+  return in_place ? x : contiguous(x);
+}
+HeadRows rows_of(const Tensor& t) {
+  int n = t.ndim();
+  const Strides& s = t.strides();
+  HeadRows r{t.data<float>(), 0, n > 2 ? s[n - 3] : 0, s[n - 2]};
+  if (n > 3) r.outer = s[n - 4];
+  if (n > 4) r.outer = t.shape()[n - 3] * r.inner;  // contiguous: any head is as far from the one before
+  return r;
 }
 
-AttentionCall call_of(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal) {
+AttentionCall call_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y, const Tensor& lse,
+                      const Blocked& b) {
   int nd = q.ndim();
   AttentionCall c{};
   c.queries = q.shape()[nd - 2];
   c.keys = k.shape()[nd - 2];
   c.width = q.shape()[nd - 1];
   c.out_width = v.shape()[nd - 1];
-  c.heads = q.size() / (c.queries * c.width);
-  c.scale = float(scale);
-  c.causal = causal;
-  c.q = q.data<float>();
-  c.k = k.data<float>();
-  c.v = v.data<float>();
+  c.heads = lse.size() / c.queries;
+  c.many = nd > 2 ? q.shape()[nd - 3] : 1;
+  c.scale = float(b.scale);
+  c.causal = b.causal;
+  c.q = rows_of(q), c.k = rows_of(k), c.v = rows_of(v), c.y = rows_of(y);
+  c.lse = lse.data<float>();
+  c.drop = b.drop, c.seed = b.random.seed, c.offset = b.random.offset;
   return c;
 }
 
@@ -124,9 +154,24 @@ void graph_pull(const PullArgs& a, const Tensor& q, const Tensor& k, const Tenso
   if (a.need(1)) a.gin[1] = matmul(swap_axes(s, -1, -2), q);
 }
 
+// With V = Tensor: the probabilities are made anew by recorded ops.
+void graph_pull(const PullArgs& a, const Tensor& q, const Tensor& k, const Tensor& v, const Blocked& b) {
+  Shape shape = q.shape();
+  shape[q.ndim() - 1] = v.shape().back();
+  Tensor g = broadcast_to(a.g[0], shape);
+  Tensor p = softmax(scores_of(q, k, b.scale, b.causal));
+  if (a.need(2)) a.gin[2] = matmul(swap_axes(dropped(p, b.drop, b.random), -1, -2), g);
+  if (!a.need(0) && !a.need(1)) return;
+  Tensor d = dropped(matmul(g, swap_axes(v, -1, -2)), b.drop, b.random);
+  Tensor s = p * (d - sum(p * d, {-1}, true)) * Tensor(b.scale);
+  if (a.need(0)) a.gin[0] = matmul(s, k);
+  if (a.need(1)) a.gin[1] = matmul(swap_axes(s, -1, -2), q);
+}
+
 // Note [Heads side by side]
 // The result of (batch, heads, length, width) lies in memory as (batch, length, heads, width): the caller joins the
-// heads by a view, and the one copy of it serves this node and the projection that follows.
+// heads by a view, and the kernel writes what the projection that follows reads. So do the cotangents of operands that
+// lie so.
 Tensor side_by_side(const Shape& shape, DType dtype, Device device = {}) {
   int n = shape.size();
   if (n < 4) return empty(shape, dtype, device);
@@ -153,44 +198,48 @@ Shape joined(const Shape& shape) {
   return memory;
 }
 
-Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, bool causal, int bits) {
+// Where the kernel writes something of this shape and type: the tensor itself where it can.
+struct Target {
+  Tensor t, wide;
+  Target(const Shape& shape, DType dtype, bool apart)
+      : t(apart ? empty(shape, dtype) : side_by_side(shape, dtype)), wide(t) {
+    if (dtype != DType::F32 || shape.size() > 4) wide = empty(shape, DType::F32);
+  }
+  Tensor done() const {
+    if (!wide.is(t)) copy_into(t, wide);
+    return t;
+  }
+};
+Target cotangent_of(const Tensor& t) { return {t.shape(), t.dtype(), t.contiguous()}; }
+
+void blocked_pull(const Slots& s, const PullArgs& a, const Blocked& b) {
+  Tensor q = s[0], k = s[1], v = s[2];
+  if (mode().grad || has_tangent(a.g[0]) || has_tangent(q) || has_tangent(k) || has_tangent(v))
+    return graph_pull(a, q, k, v, b);
+  Tensor cq = raw(q), ck = raw(k), cv = raw(v), y = raw(s[3]), lse = s[4], g = raw(broadcast_to(a.g[0], y.shape()));
+  Target gq = cotangent_of(q), gk = cotangent_of(k), gv = cotangent_of(v);
+  AttentionCall call = call_of(cq, ck, cv, y, lse, b);
+  call.gy = rows_of(g);
+  call.gq = rows_of(gq.wide), call.gk = rows_of(gk.wide), call.gv = rows_of(gv.wide);
+  kernels().backward(call);
+  a.gin[0] = gq.done(), a.gin[1] = gk.done(), a.gin[2] = gv.done();
+}
+
+Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, const Blocked& b, int bits) {
   Tensor cq = raw(q), ck = raw(k), cv = raw(v);
-  AttentionCall call = call_of(cq, ck, cv, scale, causal);
   Shape shape = q.shape(), rows = q.shape();
-  shape[q.ndim() - 1] = call.out_width;
+  shape[q.ndim() - 1] = v.shape().back();
   rows.resize(q.ndim() - 1);
-  Tensor wide = empty(shape, DType::F32), lse = empty(rows, DType::F32), y = result_of(shape, q.dtype());
-  call.y = wide.data<float>();
-  call.lse = lse.data<float>();
-  kernels().forward(call);
-  if (y)
-    copy_into(y, wide);
-  else
-    y = wide;
+  Target out(shape, q.dtype(), false);
+  Tensor lse = empty(rows, DType::F32);
+  kernels().forward(call_of(cq, ck, cv, out.wide, lse, b));
+  Tensor y = out.done();
   std::vector<Saved> saved;
   if (any_wants(q, k, v))
     saved = {saved_operand(q, bits), saved_operand(k, bits), saved_operand(v, bits),
              bits ? saved_result(y, joined(y.shape()), bits) : Saved::output(y), Saved(lse)};
   record("scaled_dot_product_attention", {q, k, v}, y, std::move(saved),
-         [scale, causal](const Slots& s, const PullArgs& a) {
-           Tensor q = s[0], k = s[1], v = s[2];
-           if (mode().grad || has_tangent(a.g[0]) || has_tangent(q) || has_tangent(k) || has_tangent(v))
-             return graph_pull(a, q, k, v, {scale, causal, Tensor()});
-           Tensor cq = raw(q), ck = raw(k), cv = raw(v), y = raw(s[3]), lse = s[4], g = raw(a.g[0]);
-           Tensor gq = empty(q.shape(), DType::F32), gk = empty(k.shape(), DType::F32),
-                  gv = empty(v.shape(), DType::F32);
-           AttentionCall call = call_of(cq, ck, cv, scale, causal);
-           call.y = y.data<float>();
-           call.lse = lse.data<float>();
-           call.gy = g.data<float>();
-           call.gq = gq.data<float>();
-           call.gk = gk.data<float>();
-           call.gv = gv.data<float>();
-           kernels().backward(call);
-           a.gin[0] = cast(gq, q.dtype());
-           a.gin[1] = cast(gk, k.dtype());
-           a.gin[2] = cast(gv, v.dtype());
-         });
+         [b](const Slots& s, const PullArgs& a) { blocked_pull(s, a, b); });
   return y;
 }
 
@@ -258,8 +307,14 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
     }
     return device_attention(q, k, v, c, bits);
   }
-  if (!on_cuda(q) && !bool(mask) && o.dropout == 0 && blocked(q, k, v))
-    return blocked_attention(q, k, v, scale, o.causal, bits);
+  if (!on_cuda(q) && !bool(mask) && blocked(q, k, v, o.dropout)) {
+    RandomState random;
+    if (o.dropout > 0) {
+      Generator& rng = o.rng ? *o.rng : default_generator();
+      random = rng.reserve(q.size() / width * keys);
+    }
+    return blocked_attention(q, k, v, {scale, o.causal, o.dropout, random}, bits);
+  }
   Tensor scores = scores_of(q, k, scale, o.causal);
   if (keys == 0) return matmul(scores, v);  // nothing to attend to: zeros
   return matmul(dropped(weights_of(masked(scores, mask), bool(mask)), o.dropout, o.rng), v);

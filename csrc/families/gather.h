@@ -12,6 +12,8 @@
 namespace pb {
 
 Tensor concat(const std::vector<Tensor>& parts, int64_t axis);
+// The views [0, ends[0]), [ends[0], ends[1]), ... along an axis; empty where the ends fall.
+std::vector<Tensor> split(const Tensor& t, int axis, const std::vector<int64_t>& ends);
 // widths[i] elements before and after axis i, filled with `value`.
 Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value);
 Tensor tile(const Tensor& x, const Dims& times);

@@ -1,5 +1,8 @@
 #include "families/view.h"
 
+#include <algorithm>
+
+#include "families/gather.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "tensor/profile.h"
@@ -350,6 +353,50 @@ Tensor slice(const Tensor& t, int axis, int64_t start, int64_t length, int64_t s
     return g;
   };
   return view(t, cut(geometry(t)), traced(t) ? cut(dense(t)) : Geometry(), "slice");
+}
+
+// Note [Parts]
+// All parts of a split are outputs of one node, so their cotangents are joined by one pass over the whole; a slice each
+// would fill and add a whole per part.
+std::vector<Tensor> split(const Tensor& t, int axis, const std::vector<int64_t>& ends) {
+  std::vector<Tensor> parts;
+  int64_t from = 0;
+  bool together = any_wants(t) && is_float(t.dtype()) && std::is_sorted(ends.begin(), ends.end());
+  for (int64_t end : ends) {
+    int64_t length = end > from ? end - from : 0;
+    if (together) {
+      Geometry g = geometry(t);
+      if (length) g.offset += from * g.strides[axis];
+      g.shape[axis] = length;
+      parts.push_back(window(t, g));
+    } else {
+      parts.push_back(slice(t, axis, from < t.shape()[axis] ? from : 0, length, 1));
+    }
+    from = end;
+  }
+  if (!together) return parts;
+  Shape shape = t.shape();
+  record_n("split", {&t, 1}, parts, {}, [shape, axis, ends](const Slots&, const PullArgs& a) {
+    std::vector<Tensor> g;
+    DType dtype = DType::F32;
+    int64_t from = 0, count = int64_t(ends.size());
+    for (int64_t i = 0; i < count; i++)
+      if (a.g[i]) dtype = a.g[i].dtype();
+    for (int64_t i = 0; i < count; from = ends[size_t(i++)]) {
+      Shape part = shape;
+      part[axis] = ends[size_t(i)] > from ? ends[size_t(i)] - from : 0;
+      g.push_back(a.g[i] ? broadcast_to(a.g[i], part) : zeros(part, dtype));
+    }
+    a.gin[0] = concat(g, axis);
+  });
+  from = 0;
+  for (size_t i = 0; i < ends.size(); from = ends[i++]) {
+    int64_t length = ends[i] > from ? ends[i] - from : 0;
+    push_forward({t}, parts[i], [&](const Tensor*, const Tensor* d, const Tensor&) {
+      return slice(d[0], axis, length ? from : 0, length, 1);
+    });
+  }
+  return parts;
 }
 
 Tensor select(const Tensor& t, int axis, int64_t index) {
