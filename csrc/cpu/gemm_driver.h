@@ -3,7 +3,9 @@
 // Note [Order of the products]
 // An element of c is the sum, in ascending order, of blocks of block_depth(k) products; inside a block the products are
 // added in ascending order to a fresh accumulator. Nothing in that depends on tiles, threads or vector width, so the
-// result has the same bits for any number of threads, and at every level that has fused multiply-add.
+// result has the same bits for any number of threads, and at every level that has fused multiply-add. Where the CPU
+// multiplies pairs of bfloat16, a product of such operands adds two at a time: bits of its own, a function of the
+// shape.
 #pragma once
 #include "cpu/gemm_integer.h"
 #include "cpu/gemm_pack.h"

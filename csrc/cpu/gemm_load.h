@@ -145,10 +145,10 @@ struct LoadCoded {
       return __builtin_convertvector(Bytes(*reinterpret_cast<const any_bytes*>(p)), Ints);
     }
     // Numbers [x, x + T) where they lie in one block of 64; of 4 bits also in one half of a full block.
-    bool whole(int64_t x) const {
-      int64_t i = x % kBlock;
+    bool whole(uint64_t x) const {
+      uint64_t i = x % kBlock;
       if (form == Form::Int8) return i + T <= kBlock;
-      return i % (kBlock / 2) + T <= kBlock / 2 && x - i + kBlock <= length;
+      return i % (kBlock / 2) + T <= kBlock / 2 && int64_t(x - i) + kBlock <= length;
     }
     Floats block(int64_t x) const {
       auto* half = reinterpret_cast<const uint16_t*>(row);
@@ -162,7 +162,7 @@ struct LoadCoded {
         for (int i = 0; i < T; i++) v[i] = at(x + i);
         return v;
       }
-      int64_t blocks = (length + kBlock - 1) / kBlock, b = x / kBlock, i = x % kBlock;
+      uint64_t blocks = uint64_t(length + kBlock - 1) / kBlock, b = uint64_t(x) / kBlock, i = uint64_t(x) % kBlock;
       if (form == Form::Int8) {
         auto* body = reinterpret_cast<const uint8_t*>(half + blocks);
         return __builtin_convertvector(codes(body + x) - 127, Floats) * bf16_to_float(half[b]);

@@ -1,5 +1,6 @@
 #include "families/linear.h"
 
+#include "cpu/code_table.h"
 #include "cpu/dispatch.h"
 #include "cpu/gemm_table.h"
 #include "cpu/threads.h"
@@ -103,6 +104,20 @@ Tensor flat(const Tensor& t) {
   return reshape(t, {rows, t.shape().back()});
 }
 
+// g^T x for a float32 g (rows, out) and an x kept in blocks, which packing decodes: no dense x exists.
+Tensor product_with_blocks(const Tensor& g, const BlockRows& x) {
+  Tensor out = empty({g.shape()[1], x.length}, DType::F32);
+  GemmArgs p;
+  p.m = g.shape()[1], p.n = x.length, p.k = x.rows;
+  p.a = g.raw(), p.a_row = g.strides()[1], p.a_col = g.strides()[0];
+  p.b = x.words, p.b_row = block_row_bytes(x.length, x.bits), p.b_col = 1;
+  p.b_form = x.bits == 8 ? Form::Int8 : Form::Int4;
+  p.b_length = x.length;
+  p.c = out.raw(), p.c_row = x.length;
+  gemm(Compute::F32, p);
+  return out;
+}
+
 Tensor plus(const Tensor& a, const Tensor& b) { return a && b ? a + b : a ? a : b; }
 
 // The tangent of a product whose operands both have one, made in one buffer: da b + bias, then a db is added.
@@ -203,7 +218,11 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, int 
   record("linear", {x, weight, bias}, out, std::move(saved), [](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
     if (p.need(0)) p.gin[0] = matmul(g, s[1]);
-    if (p.need(1)) p.gin[1] = matmul(transposed(flat(g)), flat(s[0]));
+    if (p.need(1)) {
+      BlockRows x = block_rows(s.slot(0));
+      bool fused = x.words && g.dtype() == DType::F32 && !has_tangent(g);
+      p.gin[1] = fused ? product_with_blocks(flat(g), x) : matmul(transposed(flat(g)), flat(s[0]));
+    }
     if (p.need(2)) p.gin[2] = g.ndim() > 1 ? sum(flat(g), {0}) : g;
   });
   push_forward({x, weight, bias}, out, [&batch](const Tensor* p, const Tensor* t, const Tensor& y) {

@@ -70,6 +70,11 @@ class Blocks final : public Late {
     if (place_) record("restore", {place_}, x, [](const PullArgs& a) { a.gin[0] = a.g[0]; });
     return x;
   }
+  BlockRows rows() const {
+    if (view_ || words_->dtype != DType::F32) return {};
+    int64_t n = row_length(words_->shape);
+    return {words_->words.data<uint8_t>(), words_->bits, n ? count(words_->shape) / n : 0, n};
+  }
   const char* scheme() const override { return words_->bits == 8 ? "int8 blocks" : "int4 blocks"; }
   const char* error() const override { return "unbiased"; }
 
@@ -148,6 +153,13 @@ Saved saved_result(const Tensor& y, const Shape& memory, int bits) {
   Tensor flat = alias(y, memory, contiguous_strides(memory), y->offset);
   auto words = words_of(flat, bits);
   return Saved::packed(words->words, std::make_shared<const Blocks>(words, y.shape(), y.strides()));
+}
+
+BlockRows block_rows(const Saved& s) {
+  const Tensor& t = s.peek();
+  if (mode().grad || !t || !t->meta) return {};
+  auto* blocks = dynamic_cast<const Blocks*>(t->meta->late.get());
+  return blocks ? blocks->rows() : BlockRows{};
 }
 
 int operand_bits(const char* op, int of_call) {

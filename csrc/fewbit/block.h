@@ -17,6 +17,13 @@ Saved saved_whole(const Tensor& x, int bits);
 // The own output y, whose memory from its first element is dense in the shape `memory`: for pulls that only read its
 // values. A consumer that keeps the memory in that shape shares the words.
 Saved saved_result(const Tensor& y, const Shape& memory, int bits);
+// The rows that a slot of a float32 tensor holds in blocks, for a reader that decodes them itself.
+struct BlockRows {
+  const uint8_t* words = nullptr;
+  int bits = 0;
+  int64_t rows = 0, length = 0;
+};
+BlockRows block_rows(const Saved& s);  // no words: the slot holds something else, or is read inside a graph
 // Bits of a call: its own (-1: exactly), or for 0 what pb.saving(inputs=) says. ValueError unless they are 0, 4 or 8.
 int operand_bits(const char* op, int of_call);
 

@@ -167,6 +167,7 @@ class Slots {
  public:
   Slots(Node* self, const char* op, const Saved* saved) : self_(self), op_(op), saved_(saved) {}
   Tensor operator[](int i) const { return saved_[i].get(self_, op_); }
+  const Saved& slot(int i) const { return saved_[i]; }  // as it is held, nothing checked
   // The place of input i in the graph: a leaf, or a handle without data to record an op on; undefined for a constant.
   Tensor input(int i) const;
 

@@ -186,8 +186,9 @@ double peak_of_pairs() {
         for (int64_t i = 0; i < steps; i++) {
 #define STEP(v) __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(v) : "v"(x), "v"(y));
           STEP(v0)
-          STEP(v1) STEP(v2) STEP(v3) STEP(v4) STEP(v5) STEP(v6) STEP(v7) STEP(v8) STEP(v9) STEP(w0) STEP(w1) STEP(w2)
-              STEP(w3) STEP(w4) STEP(w5)
+          STEP(v1)
+          STEP(v2) STEP(v3) STEP(v4) STEP(v5) STEP(v6) STEP(v7) STEP(v8) STEP(v9) STEP(w0) STEP(w1) STEP(w2) STEP(w3)
+              STEP(w4) STEP(w5)
 #undef STEP
         }
       },
