@@ -34,8 +34,9 @@ enable_language(CUDA)
 message(STATUS "CUDA library: ${PB_NVCC} ${CMAKE_CUDA_COMPILER_VERSION}, ${PB_CUDA_ARCHITECTURES}")
 
 set(units)
-set(cuda_sources csrc/cuda/table.cu csrc/cuda/memory.cu csrc/cuda/copy.cu csrc/cuda/reduce.cu csrc/cuda/optim.cu csrc/cuda/code.cu)
-list(APPEND cuda_sources csrc/cuda/matmul.cu csrc/cuda/conv.cu csrc/cuda/pool.cu csrc/cuda/attention.cu)
+set(cuda_sources csrc/cuda/table.cu csrc/cuda/memory.cu csrc/cuda/copy.cu csrc/cuda/reduce.cu csrc/cuda/optim.cu csrc/cuda/code.cu
+    csrc/cuda/row.cu csrc/cuda/channel.cu csrc/cuda/scan.cu csrc/cuda/order.cu csrc/cuda/loss.cu csrc/cuda/gather.cu
+    csrc/cuda/scatter.cu csrc/cuda/matmul.cu csrc/cuda/conv.cu csrc/cuda/pool.cu csrc/cuda/attention.cu)
 foreach(unit IN LISTS PB_MAP_UNITS)
   configure_file(cmake/map_cuda.cu.in ${PB_GENERATED}/${unit}.cu @ONLY)
   list(APPEND cuda_sources ${PB_GENERATED}/${unit}.cu)

@@ -107,7 +107,7 @@ e pi inf nan newaxis finfo iinfo can_cast isdtype result_type astype
 grad value_and_grad vjp jvp hvp linearize jacobian hessian gradients checkpoint stop_gradient custom no_grad enable_grad
 detect_anomaly functional_call
 nn losses optim random data train io memory cuda testing profile fewbit saving fused
-save load manual_seed set_num_threads get_num_threads get_include isa_level ops op
+autocast capture save load manual_seed set_num_threads get_num_threads get_include isa_level ops op
 """.split()
 #: Beyond API.md: what the layers stand on.
 MORE = {"linear", "transforms"}

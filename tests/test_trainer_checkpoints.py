@@ -215,7 +215,10 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path):
     "arguments, text",
     [
         ({"precision": "float8"}, "precision must be 'float32' or 'bfloat16' or 'float16', got 'float8'"),
-        ({"capture": True}, "capture=True is not built yet"),
+        ({"capture": True, "accumulate": 2}, "capture=True is impossible here: a step of several batches"),
+        ({"capture": True, "detect_anomaly": True}, "capture=True is impossible here: detect_anomaly"),
+        ({"capture": True, "update": "in_backward"}, "capture=True is impossible here: update="),
+        ({"capture": True, "loss": None, "step": len}, "capture=True is impossible here: step= may do"),
         ({"update": "before"}, "update must be 'after' or 'in_backward', got 'before'"),
         ({"accumulate": 0}, "accumulate must be an integer of at least 1, got 0"),
         ({"keep": 0}, "keep must be an integer of at least 1"),

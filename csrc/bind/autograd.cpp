@@ -34,7 +34,7 @@ Tensor cotangent_of(const Tensor& root, const Tensor& given, const char* op) {
     if (root.size() != 1)
       fail<GraphError>(op, "only a tensor of one element has a gradient without a cotangent",
                        "reduce it to a scalar, or pass a cotangent of its shape", root);
-    return ones(root.shape(), root.dtype());
+    return ones(root.shape(), root.dtype(), root.device());
   }
   if (!(given.shape() == root.shape()))
     fail<ShapeError>(op, "the cotangent must have the shape of the output", "reshape it", root, given);
@@ -67,7 +67,7 @@ nb::tuple gradients_of(nb::handle outputs, nb::handle inputs, nb::handle cotange
   std::vector<Tensor> r(ins.size());
   if (!roots.empty()) r = backward(roots, seeds, ins, {create_graph, retain_graph});
   for (size_t i = 0; i < r.size(); i++)
-    if (!r[i]) r[i] = zeros(ins[i].shape(), ins[i].dtype());
+    if (!r[i]) r[i] = zeros(ins[i].shape(), ins[i].dtype(), ins[i].device());
   return tuple_of(r);
 }
 

@@ -35,6 +35,7 @@ Tensor to_tensor(PyObject* o);
 Tensor asarray(PyObject* o, bool share);  // without a dtype wish
 nb::object dtype_object(DType t);
 bool to_dtype(PyObject* o, DType& t);
+Device device_at(nb::handle h, const char* op);  // None: the CPU; DeviceError for one that is not there
 Dims to_dims(PyObject* o, const char* op);  // an int or a sequence of ints
 nb::tuple shape_tuple(const Dims& d);
 // Sets the Python error for the exception in flight.

@@ -19,7 +19,6 @@ void bind_dtypes(nb::module_& m);
 Tensor from_buffer(PyObject* o, bool& ok);  // interop.cpp
 Tensor from_dlpack(PyObject* o);
 std::optional<DType> optional_dtype(nb::handle h);
-void check_device(nb::handle device);
 void bind_fill(nb::module_& m);  // fill.cpp
 
 namespace {
@@ -187,22 +186,15 @@ std::optional<DType> optional_dtype(nb::handle h) {
   return d;
 }
 
-void check_device(nb::handle device) {
-  if (device.is_none()) return;
-  std::string name = nb::cast<std::string>(nb::str(device));
-  if (name != "cpu")
-    fail<DeviceError>("device", "device '" + name + "' is not available: no GPU driver was found",
-                      "devices here: cpu; see python -m pullback info");
-}
-
 Tensor asarray(PyObject* o, bool share) { return as_tensor(o, {}, share); }
 
 void bind_create(nb::module_& m) {
   m.def(
       "tensor",
       [](nb::handle data, nb::handle dtype, nb::handle device, bool requires_grad) {
-        check_device(device);
+        Device to = device_at(device, "tensor");
         Tensor t = detach(as_tensor(data.ptr(), optional_dtype(dtype), false));
+        if (!device.is_none()) t = to_device(t, to);
         if (requires_grad && !is_float(t.dtype()))
           fail<DTypeError>("tensor", "only floating tensors can require grad", "pass dtype=pb.float32", t);
         t->wants_grad = requires_grad;
@@ -215,9 +207,10 @@ void bind_create(nb::module_& m) {
   m.def(
       "asarray",
       [](nb::handle obj, nb::handle dtype, nb::handle device, nb::handle copy) {
-        check_device(device);
+        Device to = device_at(device, "asarray");
         bool must_copy = copy.ptr() == Py_True;
         Tensor t = as_tensor(obj.ptr(), optional_dtype(dtype), !must_copy);
+        if (!device.is_none()) t = moved(t, to);
         if (copy.ptr() == Py_False && (!is_tensor(obj.ptr()) ? !t->storage->release : !t.is(unwrap(obj.ptr()))))
           fail<ValueError>("asarray", "copy=False, but this needs a copy", "use copy=None", t);
         return t;

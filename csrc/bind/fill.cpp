@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "bind/front.h"
+#include "cuda/gather_call.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
@@ -12,7 +13,6 @@
 namespace pb::py {
 
 std::optional<DType> optional_dtype(nb::handle h);  // create.cpp
-void check_device(nb::handle device);
 void bind_fill(nb::module_& m);
 
 namespace {
@@ -40,11 +40,11 @@ Tensor linspace(double start, double stop, int64_t n, bool endpoint, DType dtype
   return cast(t, dtype);
 }
 
-Tensor eye(int64_t rows, int64_t columns, int64_t k, DType dtype) {
-  Tensor t = zeros({rows, columns}, dtype);
+Tensor eye(int64_t rows, int64_t columns, int64_t k, DType dtype, Device device) {
+  Tensor t = zeros({rows, columns}, dtype, device);
   int64_t from = k < 0 ? -k : 0;
   int64_t n = std::min(rows - from, columns - (k > 0 ? k : 0));
-  if (n > 0) copy_into(alias(t, {n}, {columns + 1}, from * columns + (k > 0 ? k : 0)), ones({}, dtype));
+  if (n > 0) copy_into(alias(t, {n}, {columns + 1}, from * columns + (k > 0 ? k : 0)), ones({}, dtype, device));
   return t;
 }
 
@@ -53,11 +53,12 @@ Tensor triangle(const Tensor& x, int64_t k, bool lower) {
   const char* op = lower ? "tril" : "triu";
   if (x.ndim() < 2) fail<ShapeError>(op, "needs at least 2 dimensions", "use expand_dims", x);
   int64_t rows = x.shape()[x.ndim() - 2], columns = x.shape().back();
+  if (on_cuda(x)) return where(cuda::triangle(rows, columns, k, lower, x.device()), x, zeros({}, x.dtype(), x.device()));
   Tensor keep = empty({rows, columns}, DType::Bool);
   bool* p = keep.data<bool>();
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < columns; j++) *p++ = lower ? j - i <= k : j - i >= k;
-  return where(keep, x, zeros({}, x.dtype()));
+  return where(to_device(keep, x.device()), x, zeros({}, x.dtype(), x.device()));
 }
 
 nb::list meshgrid(const nb::args& arrays, const std::string& indexing) {
@@ -91,6 +92,10 @@ void fill_with(const Tensor& out, const Tensor& value, const char* op) {
   copy_into(out, value);
 }
 
+Device device_like(nb::handle h, const Tensor& x, const char* op) {
+  return h.is_none() ? x.device() : device_at(h, op);
+}
+
 double number(nb::handle h) { return nb::cast<double>(nb::float_(h)); }
 
 }  // namespace
@@ -101,33 +106,29 @@ void bind_fill(nb::module_& m) {
   m.def(
       "empty",
       [=](const Dims& s, nb::handle d, nb::handle dev) {
-        check_device(dev);
-        return empty(s, dtype_or(d, DType::F32));
+        return empty(s, dtype_or(d, DType::F32), device_at(dev, "empty"));
       },
       nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
       "A tensor whose values are not set; dtype float32 unless given.");
   m.def(
       "zeros",
       [=](const Dims& s, nb::handle d, nb::handle dev) {
-        check_device(dev);
-        return zeros(s, dtype_or(d, DType::F32));
+        return zeros(s, dtype_or(d, DType::F32), device_at(dev, "zeros"));
       },
       nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
       "Zeros; dtype float32 unless given.\n\nExample:\n    >>> pb.zeros((2,)).tolist()\n    [0.0, 0.0]");
   m.def(
       "ones",
       [=](const Dims& s, nb::handle d, nb::handle dev) {
-        check_device(dev);
-        return ones(s, dtype_or(d, DType::F32));
+        return ones(s, dtype_or(d, DType::F32), device_at(dev, "ones"));
       },
       nb::arg("shape"), nb::kw_only(), nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
       "Ones; dtype float32 unless given.\n\nExample:\n    >>> pb.ones(2, dtype=pb.int8).tolist()\n    [1, 1]");
   m.def(
       "full",
       [=](const Dims& s, const Operand& v, nb::handle d, nb::handle dev) {
-        check_device(dev);
         DType t = dtype_or(d, v.t.weak() && is_float(v.t.dtype()) ? DType::F32 : v.t.dtype());
-        Tensor out = empty(s, t);
+        Tensor out = empty(s, t, device_at(dev, "full"));
         fill_with(out, v.t, "full");
         return out;
       },
@@ -138,11 +139,12 @@ void bind_fill(nb::module_& m) {
   m.def(
       "arange",
       [=](nb::handle start, nb::handle stop, nb::handle step, nb::handle dtype, nb::handle dev) {
-        check_device(dev);
+        Device device = device_at(dev, "arange");
         bool floats = PyFloat_Check(start.ptr()) || PyFloat_Check(stop.ptr()) || PyFloat_Check(step.ptr());
         double a = stop.is_none() ? 0 : nb::cast<double>(nb::float_(start));
         double b = nb::cast<double>(nb::float_(stop.is_none() ? start : stop));
-        return range(a, b, nb::cast<double>(nb::float_(step)), dtype_or(dtype, floats ? DType::F32 : DType::I64));
+        DType d = dtype_or(dtype, floats ? DType::F32 : DType::I64);
+        return to_device(range(a, b, nb::cast<double>(nb::float_(step)), d), device);
       },
       nb::arg("start"), nb::arg("stop").none() = nb::none(), nb::arg("step") = nb::int_(1), nb::kw_only(),
       nb::arg("dtype").none() = nb::none(), nb::arg("device").none() = nb::none(),
@@ -151,8 +153,8 @@ void bind_fill(nb::module_& m) {
   m.def(
       "linspace",
       [=](nb::handle start, nb::handle stop, int64_t num, nb::handle d, nb::handle dev, bool endpoint) {
-        check_device(dev);
-        return linspace(number(start), number(stop), num, endpoint, dtype_or(d, DType::F32));
+        Device device = device_at(dev, "linspace");
+        return to_device(linspace(number(start), number(stop), num, endpoint, dtype_or(d, DType::F32)), device);
       },
       nb::arg("start"), nb::arg("stop"), nb::arg("num"), nb::kw_only(), nb::arg("dtype").none() = none,
       nb::arg("device").none() = none, nb::arg("endpoint") = true,
@@ -161,8 +163,8 @@ void bind_fill(nb::module_& m) {
   m.def(
       "eye",
       [=](int64_t rows, nb::handle columns, int64_t k, nb::handle d, nb::handle dev) {
-        check_device(dev);
-        return eye(rows, columns.is_none() ? rows : nb::cast<int64_t>(columns), k, dtype_or(d, DType::F32));
+        int64_t n = columns.is_none() ? rows : nb::cast<int64_t>(columns);
+        return eye(rows, n, k, dtype_or(d, DType::F32), device_at(dev, "eye"));
       },
       nb::arg("n_rows"), nb::arg("n_cols").none() = none, nb::kw_only(), nb::arg("k") = 0,
       nb::arg("dtype").none() = none, nb::arg("device").none() = none, "A matrix with ones on its k-th diagonal.");
@@ -182,8 +184,7 @@ void bind_fill(nb::module_& m) {
     m.def(
         name,
         [=](const Operand& x, nb::handle d, nb::handle dev) {
-          check_device(dev);
-          return full(x.t.shape(), value, dtype_or(d, x.t.dtype()));
+          return full(x.t.shape(), value, dtype_or(d, x.t.dtype()), device_like(dev, x.t, name));
         },
         nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none, doc);
   };
@@ -192,16 +193,14 @@ void bind_fill(nb::module_& m) {
   m.def(
       "empty_like",
       [=](const Operand& x, nb::handle d, nb::handle dev) {
-        check_device(dev);
-        return empty(x.t.shape(), dtype_or(d, x.t.dtype()));
+        return empty(x.t.shape(), dtype_or(d, x.t.dtype()), device_like(dev, x.t, "empty_like"));
       },
       nb::arg("x"), nb::kw_only(), nb::arg("dtype").none() = none, nb::arg("device").none() = none,
       "A tensor with the shape and dtype of x whose values are not set.");
   m.def(
       "full_like",
       [=](const Operand& x, const Operand& value, nb::handle d, nb::handle dev) {
-        check_device(dev);
-        Tensor out = empty(x.t.shape(), dtype_or(d, x.t.dtype()));
+        Tensor out = empty(x.t.shape(), dtype_or(d, x.t.dtype()), device_like(dev, x.t, "full_like"));
         fill_with(out, value.t, "full_like");
         return out;
       },

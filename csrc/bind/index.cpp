@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bind/caster.h"
+#include "cuda/gather_call.h"
 #include "families/gather.h"
 #include "families/map.h"
 #include "families/view.h"
@@ -114,6 +115,7 @@ Entry entry_of(PyObject* o, const Tensor& x) {
 // The positions of true elements, one array per axis of the mask.
 std::vector<Tensor> positions(const Tensor& mask) {
   GradMode off(false);
+  if (on_cuda(mask)) return cuda::positions(mask);
   Tensor m = contiguous(detach(mask));
   const bool* p = m.data<bool>();
   int64_t n = 0;
@@ -168,7 +170,7 @@ class Walk {
       case Kind::Array: {
         met();
         int64_t n = x_.shape()[axis_];
-        out_.picked.push_back({index_rows(e.array, n, axis_, "index"), d_, n});
+        out_.picked.push_back({index_rows(e.array, n, axis_, "index", x_.device()), d_, n});
         d_++;
         axis_++;
         break;
@@ -192,7 +194,7 @@ class Walk {
     met();
     if (m.ndim() == 0) {  // a new axis of which one or no element is taken
       out_.window.insert(d_);
-      out_.picked.push_back({arange(item_int(m) ? 1 : 0), d_, 1});
+      out_.picked.push_back({to_device(arange(item_int(m) ? 1 : 0), x_.device()), d_, 1});
       d_++;
       return;
     }
@@ -202,7 +204,9 @@ class Walk {
                          "a mask of size " + std::to_string(m.shape()[i]) + " stands at axis " +
                              std::to_string(axis_ + i) + " of size " + std::to_string(x_.shape()[axis_ + i]),
                          "a bool mask must have the sizes of the axes that it covers", x_, m);
-    for (const Tensor& t : positions(m)) {
+    for (const Tensor& found : positions(m)) {
+      if (on_cuda(m) && !(m.device() == x_.device())) mixed_devices("index", x_, m);
+      Tensor t = to_device(found, x_.device());
       out_.picked.push_back({t, d_, x_.shape()[axis_]});
       d_++;
       axis_++;
@@ -273,6 +277,12 @@ Tensor joined_index(const std::vector<Picked>& picked) {
   GradMode off(false);
   Shape shape = picked[0].index.shape();
   for (const Picked& p : picked) shape = broadcast(shape, p.index.shape(), "index");
+  if (on_cuda(picked[0].index)) {
+    std::vector<Tensor> index;
+    std::vector<int64_t> sizes;
+    for (const Picked& p : picked) index.push_back(p.index), sizes.push_back(p.size);
+    return cuda::joined(index, sizes, shape);
+  }
   Tensor out = empty(shape, DType::I64);
   int64_t* o = out.data<int64_t>();
   int64_t n = out.size();
@@ -352,7 +362,8 @@ void put_into(const Tensor& w, const Layout& l, const Tensor& source) {
   Tensor v = trimmed(source, place.size());
   check_value(w, place, v);
   InPlace write(w, "setitem");
-  v = cast(broadcast_to(v, place), w.dtype());
+  if (!v.weak() && !(v.device() == w.device())) mixed_devices("setitem", w, v);
+  v = cast(broadcast_to(to_device(v, w.device()), place), w.dtype());
   if (v->storage == w->storage) v = with_copy(v);
   {
     GradMode off(false);
@@ -370,13 +381,13 @@ void put_into(const Tensor& w, const Layout& l, const Tensor& source) {
     map.index = Tensor();  // kept as a saved slot
     record("setitem", {before, v}, now, {Saved(l.index)}, [map, place](const Slots& s, const PullArgs& a) {
       Tensor index = s[0], g = map.lay(a.g[0]);
-      if (a.need(0)) a.gin[0] = map.unlay(put_rows(g, index, zeros(place, g.dtype()), map.at));
+      if (a.need(0)) a.gin[0] = map.unlay(put_rows(g, index, zeros(place, g.dtype(), g.device()), map.at));
       if (a.need(1)) a.gin[1] = pull_put_values(g, index, map.at);
     });
   }
   push_forward({before, v}, now, [&](const Tensor*, const Tensor* t, const Tensor&) {
-    Tensor base = t[0] ? l.lay(t[0]) : zeros(l.merged, w.dtype());
-    return l.unlay(put_rows(base, l.index, t[1] ? t[1] : zeros(place, w.dtype()), l.at));
+    Tensor base = t[0] ? l.lay(t[0]) : zeros(l.merged, w.dtype(), w.device());
+    return l.unlay(put_rows(base, l.index, t[1] ? t[1] : zeros(place, w.dtype(), w.device()), l.at));
   });
   write.replace(now);
 }

@@ -9,6 +9,9 @@
 #include <cstring>
 
 #include "bind/caster.h"
+#include "cuda/api_memory.h"
+#include "cuda/engine.h"
+#include "cuda/streams.h"
 #include "extend/dlpack.h"
 #include "families/map.h"
 #include "families/view.h"
@@ -168,11 +171,20 @@ DType dtype_of(const dl::DataType& d) {
                    "convert the array first; complex and sub-byte types are not taken");
 }
 
-Tensor wrap_managed(const dl::Array& a, bool readonly, void (*release)(void*), void* owner) {
-  if (a.device.type != dl::kCpu && a.device.type != dl::kCudaHost)
+// Where data of a DLPack device lies; DeviceError for devices other than CPUs and NVIDIA GPUs.
+Device device_of(int type, int id) {
+  if (type == dl::kCpu || type == dl::kCudaHost) return {};
+  if (type != dl::kCuda || id < 0 || id >= cuda::kMaxDevices)
     fail<DeviceError>("from_dlpack",
-                      "the data lies on DLPack device type " + std::to_string(a.device.type) + ", not on the CPU",
+                      "the data lies on DLPack device type " + std::to_string(type) + ", not on the CPU or a CUDA device",
                       "move it to the CPU first");
+  Device d{Device::CUDA, int8_t(id)};
+  cuda::need_device(d, "from_dlpack");
+  return d;
+}
+
+Tensor wrap_managed(const dl::Array& a, bool readonly, void (*release)(void*), void* owner) {
+  Device device = device_of(a.device.type, a.device.id);
   DType dtype = dtype_of(a.dtype);
   Shape shape;
   for (int i = 0; i < a.ndim; i++) shape.push_back(a.shape[i]);
@@ -180,7 +192,8 @@ Tensor wrap_managed(const dl::Array& a, bool readonly, void (*release)(void*), v
   Strides strides = contiguous_strides(shape);
   if (a.strides)
     for (int i = 0; i < a.ndim; i++) strides[i] = a.strides[i];
-  return from_foreign(static_cast<char*>(a.data) + a.byte_offset, shape, strides, dtype, readonly, release, owner);
+  return from_foreign(static_cast<char*>(a.data) + a.byte_offset, shape, strides, dtype, readonly, release, owner,
+                      device);
 }
 
 nb::object capsule_of(PyObject* o) {
@@ -189,11 +202,18 @@ nb::object capsule_of(PyObject* o) {
     fail<DTypeError>("from_dlpack", std::string("an object of type ") + Py_TYPE(o)->tp_name + " does not speak DLPack",
                      "pass an array that has __dlpack__ and __dlpack_device__; pb.asarray takes other data");
   nb::object device = producer.attr("__dlpack_device__")();
-  int type = nb::cast<int>(nb::int_(device[0]));
-  if (type != dl::kCpu && type != dl::kCudaHost)
-    fail<DeviceError>("from_dlpack", "the data lies on DLPack device type " + std::to_string(type) + ", not on the CPU",
-                      "move it to the CPU first");
+  Device there = device_of(nb::cast<int>(nb::int_(device[0])), nb::cast<int>(nb::int_(device[1])));
   nb::object method = producer.attr("__dlpack__");
+  if (there.kind == Device::CUDA) {  // the producer makes its work visible on this stream; 1 is the default one
+    auto stream = reinterpret_cast<uintptr_t>(cuda::stream_of(there));
+    nb::int_ handle(stream ? stream : 1);
+    try {
+      return method(nb::arg("stream") = handle, nb::arg("max_version") = nb::make_tuple(1, 0));
+    } catch (nb::python_error& e) {
+      if (!e.matches(PyExc_TypeError)) throw;
+    }
+    return method(nb::arg("stream") = handle);
+  }
   try {
     return method(nb::arg("max_version") = nb::make_tuple(1, 0));
   } catch (nb::python_error& e) {
@@ -250,6 +270,7 @@ bool fortran(const Tensor& t) {
 }
 
 const char* refusal(const Tensor& t, int flags) {
+  if (on_cuda(t)) return "this tensor lies on a CUDA device\nhelp: copy it with x.to(\"cpu\")";
   if (t.dtype() == DType::BF16)
     return "bfloat16 has no buffer format\nhelp: cast with x.astype(pb.float32), or use DLPack";
   if ((flags & PyBUF_WRITABLE) && t->storage->readonly)
@@ -332,7 +353,9 @@ M* hold(const Tensor& t) {
     h->shape[i] = t.shape()[i];
     h->strides[i] = t.strides()[i];
   }
-  h->managed.array = {t.raw(), {dl::kCpu, 0}, t.ndim(), dl_type(t.dtype()), h->shape, h->strides, 0};
+  Device d = t.device();
+  dl::Device place{d.kind == Device::CUDA ? dl::kCuda : dl::kCpu, d.index};
+  h->managed.array = {t.raw(), place, t.ndim(), dl_type(t.dtype()), h->shape, h->strides, 0};
   h->managed.context = h;
   h->managed.deleter = &delete_holder<M>;
   return &h->managed;
@@ -363,11 +386,34 @@ nb::object capsule(M* m) {
   nb::raise_python_error();
 }
 
+// Lets the consumer's stream wait for what is enqueued on ours. -1: it takes care itself; 0 is ambiguous.
+void show_to_stream(const Tensor& x, nb::handle stream) {
+  int64_t handle = stream.is_none() ? 1 : nb::cast<int64_t>(nb::int_(stream));
+  if (handle == -1) return;
+  if (handle == 0) fail<ValueError>("__dlpack__", "stream 0 is ambiguous", "pass 1 for the default stream", x);
+  void* ours = cuda::stream_of(x.device());
+  void* theirs = handle == 1 ? nullptr : reinterpret_cast<void*>(handle);
+  if (theirs == ours) return;
+  const cuda::MemoryApi& m = *cuda::need_table("__dlpack__").memory;
+  void* event = nullptr;
+  cuda::check(m.event_create(&event, false), "__dlpack__");
+  cuda::check(m.event_record(event, ours), "__dlpack__");
+  cuda::check(m.stream_wait(theirs, event), "__dlpack__");
+  cuda::check(m.event_destroy(event), "__dlpack__");
+}
+
 nb::object to_dlpack(const Tensor& x, nb::handle stream, nb::handle max_version, nb::handle device, nb::handle copy) {
-  if (!stream.is_none())
-    fail<ValueError>("__dlpack__", "a stream was given for data on the CPU", "pass stream=None", x);
-  if (!device.is_none() && nb::cast<int>(nb::int_(device[0])) != dl::kCpu)
-    buffer_error("__dlpack__: the data lies on the CPU\nhelp: pass dl_device=None and move it afterwards");
+  if (on_cuda(x)) {
+    if (!device.is_none() && (nb::cast<int>(nb::int_(device[0])) != dl::kCuda ||
+                              nb::cast<int>(nb::int_(device[1])) != x.device().index))
+      buffer_error("__dlpack__: the data lies on a CUDA device\nhelp: pass dl_device=None and move it afterwards");
+    show_to_stream(x, stream);
+  } else {
+    if (!stream.is_none())
+      fail<ValueError>("__dlpack__", "a stream was given for data on the CPU", "pass stream=None", x);
+    if (!device.is_none() && nb::cast<int>(nb::int_(device[0])) != dl::kCpu)
+      buffer_error("__dlpack__: the data lies on the CPU\nhelp: pass dl_device=None and move it afterwards");
+  }
   bool versioned = !max_version.is_none() && nb::cast<int>(nb::int_(max_version[0])) >= 1;
   bool copied = copy.ptr() == Py_True;
   Tensor t = copied ? clone(x) : x;
@@ -384,6 +430,12 @@ nb::object to_dlpack(const Tensor& x, nb::handle stream, nb::handle max_version,
 
 nb::object to_numpy(nb::handle self, nb::handle dtype, nb::handle copy) {
   const Tensor& x = unwrap(self.ptr());
+  if (on_cuda(x)) {
+    if (copy.ptr() == Py_False)
+      fail<ValueError>("__array__", "copy=False, but the tensor lies on a CUDA device", "use copy=None", x);
+    nb::object here = nb::steal(wrap(to_device(detach(x), {})));
+    return to_numpy(here, dtype, nb::none());
+  }
   if (x.dtype() == DType::BF16)
     fail<DTypeError>("numpy", "NumPy has no bfloat16", "cast first: x.astype(pb.float32).numpy()", x);
   nb::module_ np = nb::module_::import_("numpy");
@@ -413,21 +465,27 @@ void bind_interop(nb::module_& m) {
        nb::kw_only(), nb::arg("stream").none() = none, nb::arg("max_version").none() = none,
        nb::arg("dl_device").none() = none, nb::arg("copy").none() = none,
        "A DLPack capsule of this memory; writes made through it are not tracked.")
-      .def("__dlpack_device__", [](const PyTensor&) { return nb::make_tuple(int(dl::kCpu), 0); })
+      .def("__dlpack_device__", [](const PyTensor& x) {
+        Device d = x.t.device();
+        return nb::make_tuple(int(d.kind == Device::CUDA ? dl::kCuda : dl::kCpu), int(d.index));
+      })
       .def(
           "__array__", [](nb::handle self, nb::handle dtype, nb::handle copy) { return to_numpy(self, dtype, copy); },
           nb::arg("dtype").none() = none, nb::arg("copy").none() = none)
       .def(
           "numpy", [](nb::handle self) { return to_numpy(self, nb::none(), nb::none()); },
-          "A NumPy array on the same memory. Writes through it are not tracked.\n\nExample:\n"
+          "A NumPy array on the same memory, of a device tensor a copy. Writes through it are not tracked.\n\nExample:\n"
           "    >>> pb.arange(3).numpy().tolist()\n    [0, 1, 2]");
   m.def(
       "from_dlpack",
       [](nb::handle x, nb::handle device, nb::handle copy) {
-        if (!device.is_none() && std::strcmp(nb::str(device).c_str(), "cpu") != 0)
-          fail<DeviceError>("from_dlpack", std::string("device '") + nb::str(device).c_str() + "' is not available",
-                            "devices here: cpu");
+        Device to = device_at(device, "from_dlpack");
         Tensor t = is_tensor(x.ptr()) ? detach(unwrap(x.ptr())) : from_dlpack(x.ptr());
+        if (!device.is_none() && !(t.device() == to)) {
+          if (copy.ptr() == Py_False)
+            fail<ValueError>("from_dlpack", "copy=False, but another device needs a copy", "use copy=None", t);
+          return to_device(t, to);
+        }
         return copy.ptr() == Py_True ? clone(t) : t;
       },
       nb::arg("x"), nb::kw_only(), nb::arg("device").none() = none, nb::arg("copy").none() = none,

@@ -7,7 +7,7 @@
 
 namespace pb::py {
 void bind_autocast(nb::module_& m);
-void bind_cuda(nb::module_& m);
+void bind_device(nb::module_& m);
 void bind_threads(nb::module_& m);
 void bind_profile(nb::module_& m);
 void bind_errors(nb::module_& m);
@@ -42,7 +42,7 @@ NB_MODULE(_core, m) {
   bind_user_rule(m);
   bind_autograd(m);
   bind_autocast(m);
-  bind_cuda(m);
+  bind_device(m);
   bind_threads(m);
   bind_profile(m);
   m.def(

@@ -33,13 +33,16 @@ void set_attributes(nb::handle self, nb::handle state) {
   if (nb::len(state)) self.attr("__dict__").attr("update")(state);
 }
 
-nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& shape, bool requires_grad) {
+nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& shape, bool requires_grad,
+                   nb::handle device) {
+  Device there = device_at(device, "pickle");
   Tensor t = empty(shape, dtype);
   size_t bytes = size_t(t.size()) * size_t(itemsize(dtype));
   if (data.size() != bytes)
     fail<ValueError>("pickle", std::to_string(data.size()) + " bytes do not fill shape " + to_string(shape),
                      "the file is damaged", t);
   std::memcpy(t.raw(), data.c_str(), bytes);
+  t = to_device(t, there);
   t->wants_grad = requires_grad;
   return wrap_as(type, t);
 }
@@ -47,8 +50,11 @@ nb::object rebuild(nb::handle type, nb::bytes data, DType dtype, const Dims& sha
 nb::tuple reduce(nb::handle self) {
   const Tensor& x = unwrap(self.ptr());
   nb::object make = nb::module_::import_("pullback._functions").attr("_rebuild");  // pickle wants a Python function
+  nb::object data = self.attr("tobytes")();
   nb::object args =
-      nb::make_tuple(self.type(), self.attr("tobytes")(), x.dtype(), shape_tuple(x.shape()), x->wants_grad);
+      on_cuda(x) ? nb::make_tuple(self.type(), data, x.dtype(), shape_tuple(x.shape()), x->wants_grad,
+                                  device_name(x.device()))
+                 : nb::make_tuple(self.type(), data, x.dtype(), shape_tuple(x.shape()), x->wants_grad);
   nb::object state = attributes(self);
   if (!nb::len(state)) return nb::make_tuple(make, args);
   return nb::make_tuple(make, args, state);
@@ -147,7 +153,8 @@ void bind_objects(nb::module_& m) {
           "permute_dims", [](const PyTensor& x, const nb::args& axes) { return permute(x.t, sizes_of(axes, "axes")); },
           "The axes in another order, given one by one or as one tuple.");
   c.attr("__array_priority__") = 1000;  // array + tensor is a tensor
-  m.def("_rebuild", &rebuild);
+  m.def("_rebuild", &rebuild, nb::arg("type"), nb::arg("data"), nb::arg("dtype"), nb::arg("shape"),
+        nb::arg("requires_grad"), nb::arg("device").none() = nb::none());
 }
 
 }  // namespace pb::py

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "bind/caster.h"
+#include "cuda/capture.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/arithmetic.h"
@@ -59,28 +60,34 @@ double number(nb::handle h) {
   return v;
 }
 
+// One group: (rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b, state, rounding).
+void add_group(Driver& d, nb::handle h) {
+  auto t = nb::cast<nb::tuple>(h);
+  const RuleRow& row = row_at(nb::cast<int>(t[0]));
+  auto values = nb::cast<nb::sequence>(t[2]);
+  double hyper[optim::kMaxHyper];
+  for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
+  optim::GroupOptions o;
+  o.weight_decay = number(t[3]);
+  check_hyper({"weight_decay", 0, Range::NonNegative}, o.weight_decay);
+  o.decoupled = nb::cast<bool>(t[4]);
+  if (nb::len(t) > 5) {
+    o.prox = optim::Prox(nb::cast<int>(t[5]));
+    o.a = number(t[6]);
+    o.b = number(t[7]);
+    o.state = format_at(nb::cast<int>(t[8]));
+    o.rounding = rounding_at(nb::cast<int>(t[9]));
+  }
+  d.group(row, hyper, o);
+}
+
 // groups: [(rule, params, hyper, weight_decay, decoupled) or that and (prox, a, b, state, rounding)]; grads: None or
 // one tensor or None per parameter, in order; origins: the same, what parameters are read from.
 void add_groups(Driver& d, nb::list groups, nb::handle grads, nb::handle origins) {
   Py_ssize_t at = 0;
   for (nb::handle h : groups) {
+    add_group(d, h);
     auto t = nb::cast<nb::tuple>(h);
-    const RuleRow& row = row_at(nb::cast<int>(t[0]));
-    auto values = nb::cast<nb::sequence>(t[2]);
-    double hyper[optim::kMaxHyper];
-    for (int i = 0; i < row.nhyper; i++) check_hyper(row.hyper[i], hyper[i] = number(values[size_t(i)]));
-    optim::GroupOptions o;
-    o.weight_decay = number(t[3]);
-    check_hyper({"weight_decay", 0, Range::NonNegative}, o.weight_decay);
-    o.decoupled = nb::cast<bool>(t[4]);
-    if (nb::len(t) > 5) {
-      o.prox = optim::Prox(nb::cast<int>(t[5]));
-      o.a = number(t[6]);
-      o.b = number(t[7]);
-      o.state = format_at(nb::cast<int>(t[8]));
-      o.rounding = rounding_at(nb::cast<int>(t[9]));
-    }
-    d.group(row, hyper, o);
     nb::list params = nb::cast<nb::list>(t[1]);
     for (nb::handle p : params) {
       if (!is_tensor(p.ptr())) fail<DTypeError>("step", "a parameter is not a tensor", "groups hold pb.Tensor objects");
@@ -129,7 +136,9 @@ nb::tuple step(Driver& d, nb::list groups, nb::handle grads, nb::handle clip_nor
     add_groups(d, groups, grads, origins);
     d.prepare(o);
     Profiled scope("optimizer step");
-    {
+    if (d.device().kind == Device::CUDA) {
+      d.execute();
+    } else {
       nb::gil_scoped_release unlocked;
       d.execute();
     }
@@ -210,8 +219,8 @@ nb::object stored_state(const Driver& d, const Tensor& p) {
   return nb::make_tuple(s->t, slots, scalars, nb::cast(s->rest));
 }
 
-Tensor own_copy(const Tensor& x, DType dtype) {
-  Tensor own = empty(x.shape(), dtype);
+Tensor own_copy(const Tensor& x, DType dtype, Device device) {
+  Tensor own = empty(x.shape(), dtype, device);
   copy_into(own, x);
   return own;
 }
@@ -225,13 +234,13 @@ optim::Slot slot_of(const Tensor& p, nb::handle h) {
     if (!is_float(x.dtype()))
       fail<DTypeError>("load_state_dict", "a state must be floating", "the state is damaged", x);
     const bool narrow = x.dtype() == DType::BF16 && p.dtype() != DType::F64;
-    return {own_copy(x, narrow ? DType::BF16 : optim::compute_dtype(p.dtype())), Tensor()};
+    return {own_copy(x, narrow ? DType::BF16 : optim::compute_dtype(p.dtype()), p.device()), Tensor()};
   }
   Tensor scale = to_tensor(nb::object(h[nb::int_(1)]).ptr());
   if (x.dtype() != DType::U8 || scale.dtype() != DType::F32 || !(scale.shape() == Shape{optim::blocks_of(p.size())}))
     fail<ShapeError>("load_state_dict", "8-bit states are uint8 codes with one float32 scale per 256 elements",
                      "the state is damaged", x, scale);
-  return {own_copy(x, DType::U8), own_copy(scale, DType::F32)};
+  return {own_copy(x, DType::U8, p.device()), own_copy(scale, DType::F32, p.device())};
 }
 
 void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle scalars, nb::handle rest) {
@@ -255,7 +264,7 @@ void set_state(Driver& d, const Tensor& p, int64_t t, nb::list slots, nb::handle
     if (!(x.shape() == p.shape()) || (x.dtype() != p.dtype() && x.dtype() != DType::F32))
       fail<ShapeError>("load_state_dict", "the rest of the rounding has the shape of its parameter",
                        "load the state of this model", p, x);
-    fresh.rest = own_copy(x, x.dtype());
+    fresh.rest = own_copy(x, x.dtype(), p.device());
   }
   d.forget(p);
   d.state(p) = std::move(fresh);
@@ -392,7 +401,32 @@ nb::list rules() {
 
 }  // namespace
 
+// The host's part of an optimizer step in a captured graph; false: it must be captured anew.
+bool replay(Driver& d, nb::list groups, cuda::Capture& graph, size_t i) {
+  d.begin();
+  for (nb::handle h : groups) add_group(d, h);
+  return d.replay(graph.replay(i));
+}
+nb::tuple replay_result(Driver& d, cuda::Capture& graph, size_t i) {
+  if (!graph.replay(i).measured) return nb::make_tuple(nb::none(), false);
+  optim::StepResult r = d.replay_result(graph.replay(i));
+  return nb::make_tuple(r.norm, r.skipped);
+}
+
 void bind_optim(nb::module_& m) {
+  nb::class_<cuda::Capture>(m, "_Graph", "A captured step (cuda/capture.h).")
+      .def("__init__",
+           [](cuda::Capture* self, const std::string& device) {
+             new (self) cuda::Capture(device_at(nb::str(device.c_str()), "capture"));
+           },
+           nb::arg("device"))
+      .def("end", &cuda::Capture::end)
+      .def("abort", &cuda::Capture::abort)
+      .def("prepare", &cuda::Capture::prepare)
+      .def("launch", &cuda::Capture::launch)
+      .def_prop_ro("steps", &cuda::Capture::steps)
+      .def("undo_step", &cuda::Capture::undo_step, nb::arg("driver"), nb::arg("i"));
+  m.def("_capturing", [] { return cuda::capture() != nullptr; }, "Whether a step is being captured.");
   nb::class_<Driver>(m, "OptimDriver", "The table, the states and the step of one optimizer.")
       .def(nb::init<>())
       .def("step", &step, nb::arg("groups"), nb::arg("grads").none(), nb::arg("clip_norm").none(),
@@ -400,6 +434,8 @@ void bind_optim(nb::module_& m) {
            "(norm or None, skipped).")
       .def("backward_step", &backward_step, nb::arg("loss"), nb::arg("groups"), nb::arg("clip_value").none(),
            "Backward from the loss; each parameter is stepped as soon as its gradient is complete, which is not kept.")
+      .def("replay", &replay, nb::arg("groups"), nb::arg("graph"), nb::arg("i"))
+      .def("replay_result", &replay_result, nb::arg("graph"), nb::arg("i"))
       .def("get_state", &get_state, nb::arg("p"), "The step count, the state tensors and the state numbers of p.")
       .def("set_state", &set_state, nb::arg("p"), nb::arg("t"), nb::arg("slots"), nb::arg("scalars") = nb::make_tuple(),
            nb::arg("rest") = nb::none(), "Puts back what get_state or stored_state gave; the next step converts it.")
@@ -443,7 +479,8 @@ void bind_optim(nb::module_& m) {
   m.def("optim_count", [](int64_t n) { return full_int({}, n, DType::I64); }, nb::arg("n"), "A 0-d int64 step count.");
   m.def(
       "optim_zeros_like",
-      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32); }, nb::arg("p"),
+      [](const Tensor& p) { return zeros(p.shape(), p.dtype() == DType::F64 ? DType::F64 : DType::F32, p.device());
+      }, nb::arg("p"),
       "An empty state of p.");
   m.def("optim_copy", &copy_all, nb::arg("targets"), nb::arg("sources"),
         "Copies the values of each source into its target.");

@@ -107,11 +107,13 @@ void bind_random(nb::module_& m) {
     const MapOp* row = &find_map(op);
     m.def(
         name,
-        [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng) {
+        [row](const Dims& shape, double x, double y, DType dtype, nb::handle rng, nb::handle device) {
           const double params[] = {x, y};
-          return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()));
+          Device there = device_at(device, "random");
+          return map_draw(*row, shape, dtype, params, *generator_of(rng.ptr()), there);
         },
         nb::arg("shape"), nb::arg(a), nb::arg(b), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+        nb::arg("device").none() = nb::none(),
         "A draw with checked arguments; see pb.random.");
   };
   draw("draw_normal", "_normal", "mean", "std");
@@ -120,14 +122,20 @@ void bind_random(nb::module_& m) {
   draw("draw_gumbel", "_gumbel", "loc", "scale");
   m.def(
       "draw_randint",
-      [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng) {
-        return randint(low, high, shape, dtype, *generator_of(rng.ptr()));
+      [](int64_t low, int64_t high, const Dims& shape, DType dtype, nb::handle rng, nb::handle device) {
+        Device there = device_at(device, "random");
+        return to_device(randint(low, high, shape, dtype, *generator_of(rng.ptr())), there);
       },
       nb::arg("low"), nb::arg("high"), nb::arg("shape"), nb::arg("dtype"), nb::arg("rng").none() = nb::none(),
+      nb::arg("device").none() = nb::none(),
       "Integers in [low, high); see pb.random.randint.");
   m.def(
-      "draw_permutation", [](int64_t n, nb::handle rng) { return permutation(n, *generator_of(rng.ptr())); },
-      nb::arg("n"), nb::arg("rng").none() = nb::none(), "0..n-1 in random order; see pb.random.permutation.");
+      "draw_permutation",
+      [](int64_t n, nb::handle rng, nb::handle device) {
+        Device there = device_at(device, "random");
+        return to_device(permutation(n, *generator_of(rng.ptr())), there);
+      },
+      nb::arg("n"), nb::arg("rng").none() = nb::none(), nb::arg("device").none() = nb::none(), "0..n-1 in random order; see pb.random.permutation.");
 }
 
 }  // namespace pb::py

@@ -203,10 +203,13 @@ class Printer {
 std::string repr_of(const Tensor& x) {
   GradMode off(false);
   bool result = !x->wants_grad && x.requires_grad();
-  std::string s = "tensor(" + (x.size() ? Printer(detach(x))(7) : std::string("[]"));
+  // A short tensor of a device is fetched in one copy, of a long one the elements that are shown.
+  Tensor here = x.size() <= kThreshold ? to_device(detach(x), {}) : detach(x);
+  std::string s = "tensor(" + (x.size() ? Printer(here)(7) : std::string("[]"));
   if (x.size() == 0 && !(x.ndim() == 1)) s += ", shape=" + std::string(nb::repr(shape_tuple(x.shape())).c_str());
   if (x.dtype() != DType::F32 && x.dtype() != DType::Bool && (x.dtype() != DType::I64 || x.size() == 0))
     s += std::string(", dtype=") + dtype_name(x.dtype());
+  if (on_cuda(x)) s += ", device='" + device_name(x.device()) + "'";
   if (x->wants_grad) s += ", requires_grad=True";
   if (result) s += std::string(", grad_fn=<") + x->node->name() + ">";
   return s + ")";

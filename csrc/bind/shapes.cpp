@@ -113,7 +113,7 @@ Tensor pad_by_index(Tensor x, const Widths& w, const std::string& mode) {
         at = (at = wrapped(i, 2 * n - 2)) < n ? at : 2 * n - 2 - at;
       index.data<int64_t>()[i + before] = at;
     }
-    x = take_rows(x, index, axis);
+    x = take_rows(x, to_device(index, x.device()), axis);
   }
   return x;
 }
@@ -124,7 +124,7 @@ Tensor repeat(const Tensor& x, const Tensor& repeats, int64_t axis) {
   if (!is_integer(repeats.dtype())) fail<DTypeError>("repeat", "the counts must be integers", "cast them", x, repeats);
   if (repeats.ndim() > 1 || (repeats.size() != 1 && repeats.size() != n))
     fail<ShapeError>("repeat", "there must be one count, or one per element of the axis", "give an int", x, repeats);
-  Tensor counts = contiguous(cast(broadcast_to(detach(repeats), {n}), DType::I64));
+  Tensor counts = to_device(contiguous(cast(broadcast_to(detach(repeats), {n}), DType::I64)), {});
   for (int64_t i = 0; i < n; i++) {
     int64_t c = counts.data<int64_t>()[i];
     if (c < 0 || __builtin_add_overflow(total, c, &total))
@@ -134,7 +134,7 @@ Tensor repeat(const Tensor& x, const Tensor& repeats, int64_t axis) {
   int64_t* p = index.data<int64_t>();
   for (int64_t i = 0; i < n; i++)
     for (int64_t c = counts.data<int64_t>()[i]; c > 0; c--) *p++ = i;
-  return take_rows(x, index, a);
+  return take_rows(x, to_device(index, x.device()), a);
 }
 
 Tensor roll_axes(Tensor x, const Dims& shift, const Dims& axes) {

@@ -90,7 +90,12 @@ int truth(PyObject* a) {
                                           .c_str());
     return -1;
   }
-  return item_double(x) != 0;
+  try {
+    return item_double(x) != 0;
+  } catch (...) {  // the device failed
+    set_error();
+    return -1;
+  }
 }
 
 PyObject* item_object(const Tensor& x) {
@@ -221,12 +226,7 @@ void set_requires_grad(PyTensor& self, bool on) {
 Tensor to_target(const Tensor& x, nb::handle target) {
   DType d;
   if (to_dtype(target.ptr(), d)) return cast(x, d);
-  if (PyUnicode_Check(target.ptr())) {
-    std::string name = PyUnicode_AsUTF8(target.ptr());
-    if (name == "cpu") return x;
-    fail<DeviceError>("to", "device '" + name + "' is not available: no GPU driver was found",
-                      "devices here: cpu; see python -m pullback info", x);
-  }
+  if (PyUnicode_Check(target.ptr())) return moved(x, device_at(target, "to"));
   fail<DTypeError>("to", "the target must be a dtype or a device name", "use x.to(pb.float64) or x.to(\"cpu\")", x);
 }
 
@@ -256,7 +256,8 @@ void bind_tensor(nb::module_& m) {
       .def_prop_ro(
           "dtype", [](const PyTensor& x) { return x.t.dtype(); }, "The type of the elements.")
       .def_prop_ro(
-          "device", [](const PyTensor&) { return "cpu"; }, "The name of the device.")
+          "device", [](const PyTensor& x) { return device_name(x.t.device()); },
+          "The name of the device: \"cpu\", \"cuda:0\", ...")
       .def_prop_ro(
           "nbytes", [](const PyTensor& x) { return x.t.size() * itemsize(x.t.dtype()); }, "Bytes of the elements.")
       .def_prop_ro(
@@ -320,13 +321,17 @@ void bind_tensor(nb::module_& m) {
           },
           "The value of a one-element tensor as a Python number.")
       .def(
-          "tolist", [](const PyTensor& x) { return nb::steal(nested_list(x.t, 0, x.t->offset)); },
+          "tolist",
+          [](const PyTensor& x) {
+            Tensor here = to_device(x.t, {});
+            return nb::steal(nested_list(here, 0, here->offset));
+          },
           "Nested lists of Python numbers; a number for a 0-d tensor.")
       .def(
           "tobytes",
           [](const PyTensor& x) {
             GradMode off(false);
-            Tensor c = contiguous(detach(x.t));
+            Tensor c = contiguous(to_device(detach(x.t), {}));
             return nb::bytes(c.raw(), size_t(c.size()) * size_t(itemsize(c.dtype())));
           },
           "The elements in C order.")

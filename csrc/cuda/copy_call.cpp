@@ -5,6 +5,8 @@
 #include "cuda/allocator.h"
 #include "cuda/api_copy.h"
 #include "cuda/api_memory.h"
+#include "cuda/capture.h"
+#include "cuda/faults.h"
 #include "cuda/layout.h"
 #include "families/map.h"
 
@@ -79,6 +81,7 @@ void move_bytes(const Tensor& dst, const Tensor& src) {
     check(m.stream_wait(to, event), "to");
     check(m.event_destroy(event), "to");
   } else if (on_cuda(dst)) {
+    refuse_in_capture("to", "data of the CPU is copied to the device");
     check(m.copy(dst.raw(), src.raw(), bytes, stream_of(dst.device())), "to");
   } else {
     read_bytes(dst.raw(), src.raw(), bytes, src.device(), "to");
@@ -88,10 +91,12 @@ void move_bytes(const Tensor& dst, const Tensor& src) {
 }  // namespace
 
 void read_bytes(void* to, const void* from, size_t bytes, Device device, const char* op) {
+  refuse_in_capture(op, "a value of a device tensor is read");
   void* stream = stream_of(device);
   const Table& t = need_table(op);
   check(t.memory->copy(to, from, bytes, stream), op);
   check(t.synchronize(stream), op);
+  raise_faults(device);
 }
 
 void copy_tensor(const Tensor& dst, const Tensor& src) {

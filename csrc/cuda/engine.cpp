@@ -33,7 +33,7 @@ const Table& need_table(const char* op) {
     fail<DeviceError>(op, "CUDA was in use before this process was forked and cannot be used in the child",
                       "start processes with the spawn method of multiprocessing");
   if (!t || !t->memory)
-    fail<DeviceError>(op, "no CUDA device is available: " + missing(),
+    fail<DeviceError>(op, "device 'cuda' is not available: " + missing(),
                       "devices here: cpu; see python -m pullback info");
   if (!used) {
     used = true;
@@ -71,13 +71,17 @@ void no_kernel(const char* op, const Tensor& t) {
   fail<DeviceError>(op, "has no CUDA kernel for this call", "move the tensor to the CPU: x.to(\"cpu\")", t);
 }
 
-void need_device(Device device, const char* op) {
+void need_device(Device device, const char* op, std::string name) {
+  if (name.empty()) name = device_name(device);
+  const Table* t = table();
+  int n = t && t->memory ? device_count() : 0;
+  std::string help = n == 0   ? "cpu; see python -m pullback info"
+                     : n == 1 ? "cpu, cuda:0"
+                              : "cpu, cuda:0 to cuda:" + std::to_string(n - 1);
+  if (device.index < 0 || device.index >= n)
+    fail<DeviceError>(op, "device '" + name + "' is not available: " + (n ? "there is no such GPU" : missing()),
+                      "devices here: " + help);
   need_table(op);
-  int n = device_count();
-  if (device.index >= 0 && device.index < n) return;
-  fail<DeviceError>(op,
-                    "there is no device " + device_name(device) + ", " + std::to_string(n) + " CUDA devices were found",
-                    "see pb.cuda.device_count()");
 }
 
 }  // namespace pb::cuda

@@ -1,6 +1,8 @@
 #include <dlfcn.h>
 
+#include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "cuda/api.h"
 #include "cuda/streams.h"
@@ -12,15 +14,24 @@ namespace {
 std::string reason;  // why there is no table
 
 // The library lies beside the engine. A machine without a driver learns so from the first dlopen, in microseconds.
-const Table* load() {
-  if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) {
+// PULLBACK_EMULATE opens the emulated library (tests/emulator) instead: 1 the one beside the engine, else that file.
+std::string library_path() {
+  const char* emulated = std::getenv("PULLBACK_EMULATE");
+  bool real = !emulated || !*emulated || std::string_view(emulated) == "0";
+  if (!real && std::string_view(emulated) != "1") return emulated;
+  if (real && !dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL)) {
     reason = "no GPU driver was found (libcuda.so.1)";
-    return nullptr;
+    return "";
   }
   Dl_info self;
-  if (!dladdr(reinterpret_cast<void*>(&table), &self) || !self.dli_fname) return nullptr;
+  if (!dladdr(reinterpret_cast<void*>(&table), &self) || !self.dli_fname) return "";
   std::string path = self.dli_fname;
-  path = path.substr(0, path.rfind('/') + 1) + "_cuda.so";
+  return path.substr(0, path.rfind('/') + 1) + (real ? "_cuda.so" : "_emulated.so");
+}
+
+const Table* load() {
+  std::string path = library_path();
+  if (path.empty()) return nullptr;
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     reason = "the CUDA library of pullback cannot be opened (" + path + ")";

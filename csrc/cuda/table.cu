@@ -7,7 +7,7 @@ namespace pb::cuda {
 #define PB_UNIT(name) MapUnit unit_##name();
 #include "cuda_units.inc"
 #undef PB_UNIT
-const ReduceEntry* reduce_entries(int& count);
+const ReduceRow* reduce_rows(int& count);
 const OptimEntry* optim_entries(int& count);
 int64_t reduce_scratch(int64_t outer, int64_t n, int64_t inner);
 int launch_reduce(const ReduceEntry& entry, const ReduceArgs& args, void* stream);
@@ -16,6 +16,10 @@ int launch_encode(const CodeArgs& args, void* stream);
 int launch_decode(const CodeArgs& args, void* stream);
 const MemoryApi* memory_api();
 const CopyApi* copy_api();
+const OptimApi* optim_api();
+const RowApi* row_api();
+const LossApi* loss_api();
+const GatherApi* gather_api();
 const MatmulApi* matmul_api();
 const ConvApi* conv_api();
 const PoolApi* pool_api();
@@ -45,7 +49,7 @@ Table make_table() {
   t.version = kVersion;
   t.map_units = int(sizeof units / sizeof units[0]);
   t.map = units;
-  t.reduce = reduce_entries(t.reduces);
+  t.reduce = reduce_rows(t.reduces);
   t.rule = optim_entries(t.rules);
   t.device_count = &count_devices;
   t.error_text = &error_text;
@@ -58,6 +62,10 @@ Table make_table() {
   t.launch_decode = &launch_decode;
   t.memory = memory_api();
   t.copy = copy_api();
+  t.optim = optim_api();
+  t.row = row_api();
+  t.loss = loss_api();
+  t.gather = gather_api();
   t.matmul = matmul_api();
   t.conv = conv_api();
   t.pool = pool_api();

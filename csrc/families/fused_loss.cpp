@@ -34,10 +34,10 @@ Tensor walk(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& tar
   GradMode off(false);
   o.reduction = Options::None;
   int64_t rows = x.shape()[0], block = kLogits / (w.shape()[0] + 1) + 1;
-  Tensor loss = empty({rows}, x.dtype());
-  if (out && need[0]) out->x = empty(x.shape(), x.dtype());
-  if (out && need[1]) out->w = zeros(w.shape(), w.dtype());
-  if (out && need[2]) out->b = zeros(b.shape(), b.dtype());
+  Tensor loss = empty({rows}, x.dtype(), x.device());
+  if (out && need[0]) out->x = empty(x.shape(), x.dtype(), x.device());
+  if (out && need[1]) out->w = zeros(w.shape(), w.dtype(), w.device());
+  if (out && need[2]) out->b = zeros(b.shape(), b.dtype(), b.device());
   for (int64_t at = 0; at < rows; at += block) {
     int64_t n = rows - at < block ? rows - at : block;
     Tensor part = rows_of(x, at, n), logits = linear(part, w, b, -1), classes = rows_of(target, at, n), g;
@@ -61,11 +61,13 @@ Tensor walk(const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& tar
   return loss;
 }
 
-// Rows that count; the mean divides by it.
-double counted(const Tensor& target, const Options& o) {
-  if (!o.has_ignored) return double(target.size());
+// What the sum of the losses is multiplied by: 1, or one over the number of rows that count, which is not waited for.
+Tensor scale_of(const Tensor& target, const Options& o, DType dtype, Device device) {
   GradMode off(false);
-  return item_double(sum(cast(target != scalar_weak(o.ignored), DType::F64)));
+  if (o.reduction != Options::Mean) return full({}, 1, dtype, device);
+  if (!o.has_ignored) return full({}, target.size() ? 1 / double(target.size()) : 1, dtype, device);
+  Tensor total = sum(cast(target != scalar_weak(o.ignored), DType::F64));
+  return to_device(cast(where(total == Tensor(0.0), Tensor(1.0), Tensor(1.0) / total), dtype), device);
 }
 
 Tensor scaled(const Tensor& kept, const Tensor& g, DType dtype) { return cast(cast(g, kept.dtype()) * kept, dtype); }
@@ -119,17 +121,15 @@ Tensor linear_cross_entropy(const Tensor& x0, const Tensor& w0, const Tensor& b0
   int64_t rows = target0.size();
   Tensor flat = reshape(plain(x, compute), {rows, x.shape().back()}), target = plain(target0, DType::I64);
   Tensor classes = reshape(target, {rows}), weight = plain(w, compute), bias = b ? plain(b, compute) : Tensor();
-  double total = o.reduction == Options::Mean ? counted(target, o) : 1;
-  double scale = total == 0 ? 1 : 1 / total;
+  Tensor seed = scale_of(target, o, compute, x.device());
   bool each = o.reduction == Options::None, wanted = any_wants(x, w, b);
   const bool need[] = {wants_node(x), wants_node(w), wants_node(b)};
   Grads grads;
-  Tensor seed = full({}, scale, compute);
   Tensor losses = walk(flat, weight, bias, classes, o, seed, wanted && !each ? &grads : nullptr, need);
   Tensor out;
   {
     GradMode off(false);
-    out = each ? reshape(losses, target.shape()) : sum(losses) * Tensor(scale);
+    out = each ? reshape(losses, target.shape()) : sum(losses) * seed;
     out = cast(out, result);
   }
   if (!wanted) return out;

@@ -5,6 +5,8 @@
 #include <unordered_map>
 
 #include "cpu/isa_std.h"
+#include "cuda/faults.h"
+#include "cuda/gather_call.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
@@ -56,6 +58,10 @@ void by_size(int bytes, F f) {
     f(uint64_t());
 }
 
+[[noreturn]] void not_numbers(const char* op, const Tensor& t) {
+  fail<DTypeError>(op, "values of this dtype cannot be added", "cast with x.astype(pb.int64)", t);
+}
+
 // f(T()) with the type in which sums of this dtype run; 16-bit floats are summed by the caller in float32.
 template <class F>
 void by_number(const Tensor& t, const char* op, F f) {
@@ -77,7 +83,7 @@ void by_number(const Tensor& t, const char* op, F f) {
     case DType::U64:
       return f(uint64_t());
     default:
-      fail<DTypeError>(op, "values of this dtype cannot be added", "cast with x.astype(pb.int64)", t);
+      not_numbers(op, t);
   }
 }
 
@@ -87,10 +93,26 @@ bool half(DType t) { return t == DType::F16 || t == DType::BF16; }
 
 // ---- rows
 
-Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op) {
+namespace {
+
+Tensor host_index(const Tensor& indices, int64_t n, int axis, const char* op);
+
+}  // namespace
+
+Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op, Device device) {
   if (!is_integer(indices.dtype()) && indices.size())
     fail<DTypeError>(op, "indices must be integers", "cast with indices.astype(pb.int64)", indices);
   GradMode off(false);
+  if (!on_cuda(indices)) return to_device(host_index(indices, n, axis, op), device);
+  if (!(indices.device() == device))
+    fail<DeviceError>(op, "the indices lie on " + device_name(indices.device()) + ", the tensor on " + device_name(device),
+                      "move the indices: indices.to(\"" + device_name(device) + "\")", indices);
+  return cuda::checked_index(indices, n, axis, op);
+}
+
+namespace {
+
+Tensor host_index(const Tensor& indices, int64_t n, int axis, const char* op) {
   Tensor i = contiguous(cast(detach(indices), DType::I64));
   const int64_t* p = i.data<int64_t>();
   bool negative = false, wide = indices.dtype() == DType::U64;
@@ -98,10 +120,7 @@ Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op) {
     int64_t v = p[j];
     negative = negative || v < 0;
     if (v < -n || v >= n || (wide && v < 0))
-      fail<IndexError>(op,
-                       "index " + (wide ? std::to_string(uint64_t(v)) : std::to_string(v)) +
-                           " is out of bounds for axis " + std::to_string(axis) + " with size " + std::to_string(n),
-                       "indices run from -size to size - 1");
+      fail<IndexError>(op, cuda::index_rule(v, wide, axis, n), cuda::kIndexHelp);
   }
   if (!negative) return i;
   Tensor fixed = empty(i.shape(), DType::I64);
@@ -110,9 +129,8 @@ Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op) {
   return fixed;
 }
 
-namespace {
-
 void raw_take(const Tensor& out, const Tensor& x, const Tensor& index, Around a) {
+  if (on_cuda(x)) return cuda::take(out, x, index, {a.outer, a.n, a.inner}, false);
   const int64_t* idx = index.data<int64_t>();
   int64_t m = index.size(), item = itemsize(x.dtype()), bytes = a.inner * item;
   if (out.size() == 0) return;
@@ -156,7 +174,7 @@ void add_range(T* out, const T* v, const int64_t* idx, int64_t m, Around a, int6
 
 Tensor take_rows(const Tensor& x, const Tensor& index, int axis) {
   int64_t n = x.shape()[axis];
-  Tensor out = empty(replace_axes(x.shape(), axis, 1, index.shape()), x.dtype());
+  Tensor out = empty(replace_axes(x.shape(), axis, 1, index.shape()), x.dtype(), x.device());
   raw_take(out, raw_contiguous(x), index, around(x.shape(), axis));
   if (any_wants(x))
     record("take", {x}, out, {Saved(index)},
@@ -166,13 +184,17 @@ Tensor take_rows(const Tensor& x, const Tensor& index, int axis) {
 }
 
 Tensor add_rows(const Tensor& values, const Tensor& index, int axis, int64_t n) {
-  if (half(values.dtype())) return cast(add_rows(cast(values, DType::F32), index, axis, n), values.dtype());
-  Tensor out = zeros(replace_axes(values.shape(), axis, index.ndim(), {n}), values.dtype());
+  if (half(values.dtype()) && !on_cuda(values))
+    return cast(add_rows(cast(values, DType::F32), index, axis, n), values.dtype());
+  Tensor out = zeros(replace_axes(values.shape(), axis, index.ndim(), {n}), values.dtype(), values.device());
   Around a = around(out.shape(), axis);
   Tensor v = raw_contiguous(values);
   const int64_t* idx = index.data<int64_t>();
   int64_t m = index.size();
-  if (v.size())
+  if (v.size() && on_cuda(v)) {
+    if (v.dtype() == DType::Bool) not_numbers("add_rows", v);
+    cuda::add(out, v, index, {a.outer, a.n, a.inner}, false);
+  } else if (v.size())
     by_number(v, "add_rows", [&](auto zero) {
       using T = decltype(zero);
       T* d = out.data<T>();
@@ -195,7 +217,7 @@ Tensor add_rows(const Tensor& values, const Tensor& index, int axis, int64_t n) 
 Tensor take(const Tensor& x, const Tensor& indices, int64_t axis) {
   Profiled scope("take");
   int a = normalize_axis(axis, x.ndim(), "take");
-  return take_rows(x, index_rows(indices, x.shape()[a], a, "take"), a);
+  return take_rows(x, index_rows(indices, x.shape()[a], a, "take", x.device()), a);
 }
 
 void write_rows(const Tensor& x, const Tensor& index, const Tensor& values, int axis) {
@@ -203,6 +225,7 @@ void write_rows(const Tensor& x, const Tensor& index, const Tensor& values, int 
   const int64_t* idx = index.data<int64_t>();
   int64_t m = index.size(), item = itemsize(x.dtype()), bytes = a.inner * item;
   if (m == 0 || x.size() == 0) return;
+  if (on_cuda(x)) return cuda::put(x, values, index, {a.outer, a.n, a.inner});
   Tensor v = raw_contiguous(values);
   auto* dst = static_cast<char*>(x.raw());
   auto* src = static_cast<const char*>(v.raw());
@@ -222,8 +245,9 @@ void write_rows(const Tensor& x, const Tensor& index, const Tensor& values, int 
 
 namespace {
 
-// For each index whether it is the last of its value; undefined when no value repeats.
+// For each index whether it is the last of its value; undefined when no value is known to repeat.
 Tensor winners(const Tensor& index, int64_t n) {
+  if (on_cuda(index)) return cuda::winners(index, n);
   const int64_t* idx = index.data<int64_t>();
   int64_t m = index.size();
   Tensor mask = empty(index.shape(), DType::Bool);
@@ -264,11 +288,12 @@ Tensor put_rows(const Tensor& x, const Tensor& index, const Tensor& values, int 
   Shape vs = values.shape();
   if (any_wants(x, values))
     record("put_rows", {x, values}, out, {Saved(index)}, [axis, vs](const Slots& s, const PullArgs& a) {
-      if (a.need(0)) a.gin[0] = put_rows(a.g[0], s[0], zeros(vs, a.g[0].dtype()), axis);
+      if (a.need(0)) a.gin[0] = put_rows(a.g[0], s[0], zeros(vs, a.g[0].dtype(), a.g[0].device()), axis);
       if (a.need(1)) a.gin[1] = pull_put_values(a.g[0], s[0], axis);
     });
   push_forward({x, values}, out, [&](const Tensor*, const Tensor* t, const Tensor&) {
-    return put_rows(t[0] ? t[0] : zeros(x.shape(), x.dtype()), index, t[1] ? t[1] : zeros(vs, x.dtype()), axis);
+    Device d = x.device();
+    return put_rows(t[0] ? t[0] : zeros(x.shape(), x.dtype(), d), index, t[1] ? t[1] : zeros(vs, x.dtype(), d), axis);
   });
   return out;
 }
@@ -280,12 +305,14 @@ namespace {
 Tensor along_add(const Tensor& values, const Tensor& index, int axis, int64_t n);
 
 Tensor along(const Tensor& x, const Tensor& index, int axis) {  // equal shapes but for the axis
-  Tensor out = empty(index.shape(), x.dtype());
+  Tensor out = empty(index.shape(), x.dtype(), x.device());
   Around a = around(x.shape(), axis);
   Tensor xc = raw_contiguous(x);
   int64_t m = index.shape()[axis], n = a.n;
   const int64_t* idx = index.data<int64_t>();
-  if (out.size())
+  if (out.size() && on_cuda(x))
+    cuda::take(out, xc, index, {a.outer, a.n, a.inner}, true);
+  else if (out.size())
     by_size(itemsize(x.dtype()), [&](auto zero) {
       using T = decltype(zero);
       const T* s = xc.data<T>();
@@ -306,12 +333,15 @@ Tensor along(const Tensor& x, const Tensor& index, int axis) {  // equal shapes 
 
 Tensor along_add(const Tensor& values, const Tensor& index, int axis, int64_t n) {
   if (half(values.dtype())) return cast(along_add(cast(values, DType::F32), index, axis, n), values.dtype());
-  Tensor out = zeros(replace_axes(values.shape(), axis, 1, {n}), values.dtype());
+  Tensor out = zeros(replace_axes(values.shape(), axis, 1, {n}), values.dtype(), values.device());
   Around a = around(out.shape(), axis);
   Tensor v = raw_contiguous(values);
   int64_t m = index.shape()[axis];
   const int64_t* idx = index.data<int64_t>();
-  if (v.size())
+  if (v.size() && on_cuda(v)) {
+    if (v.dtype() == DType::Bool) not_numbers("scatter_add", v);
+    cuda::add(out, v, index, {a.outer, a.n, a.inner}, true);
+  } else if (v.size())
     by_number(v, "scatter_add", [&](auto zero) {
       using T = decltype(zero);
       const T* s = v.data<T>();
@@ -364,7 +394,7 @@ Tensor take_along_axis(const Tensor& x, const Tensor& indices, int64_t axis) {
   int64_t n = x.shape()[a], m = indices.shape()[a];
   Tensor i = broadcast_to(indices, common_but(x.shape(), indices.shape(), a, m, "take_along_axis"));
   Tensor wide = broadcast_to(x, common_but(x.shape(), indices.shape(), a, n, "take_along_axis"));
-  return along(wide, index_rows(i, n, a, "take_along_axis"), a);
+  return along(wide, index_rows(i, n, a, "take_along_axis", x.device()), a);
 }
 
 Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values, int64_t axis) {
@@ -381,11 +411,13 @@ Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values,
   if (!(back == x.shape()))
     fail<ShapeError>("scatter_add", "the indices are larger than x beside the axis",
                      "sizes beside the axis must be equal or 1", x, indices);
-  Tensor i = index_rows(broadcast_to(indices, s), n, a, "scatter_add");
+  if (!values.weak() && !(values.device() == x.device())) mixed_devices("scatter_add", x, values);
+  Tensor i = index_rows(broadcast_to(indices, s), n, a, "scatter_add", x.device());
   if (!(broadcast(values.shape(), s, "scatter_add") == s))
     fail<ShapeError>("scatter_add", "the values do not fit the indices",
                      "the values must broadcast to the shape of the indices", indices, values);
-  return x + along_add(cast(broadcast_to(values, s), x.dtype()), i, a, n);
+  Tensor wide = cast(broadcast_to(values, s), x.dtype());
+  return x + along_add(values.weak() ? to_device(wide, x.device()) : wide, i, a, n);
 }
 
 // ---- joining and padding
@@ -396,7 +428,7 @@ namespace {
 void place_part(const Tensor& out, const Tensor& part, int axis, int64_t at) {
   int64_t item = itemsize(out.dtype());
   if (part.size() == 0) return;
-  if (part.contiguous()) {
+  if (part.contiguous() && !on_cuda(out)) {
     Around a = around(out.shape(), axis);
     int64_t rows = part.shape()[axis] * a.inner * item, whole = a.n * a.inner * item;
     auto* d = static_cast<char*>(out.raw()) + at * a.inner * item;
@@ -410,7 +442,7 @@ void place_part(const Tensor& out, const Tensor& part, int axis, int64_t at) {
 }
 
 Tensor concat_same(const std::vector<Tensor>& parts, int axis, const Shape& shape) {
-  Tensor out = empty(shape, parts[0].dtype());
+  Tensor out = empty(shape, parts[0].dtype(), parts[0].device());
   int64_t at = 0;
   for (const Tensor& t : parts) {
     place_part(out, t, axis, at);
@@ -427,7 +459,7 @@ Tensor concat_same(const std::vector<Tensor>& parts, int axis, const Shape& shap
   });
   push_forward(parts, out, [&](const Tensor*, const Tensor* t, const Tensor&) {
     std::vector<Tensor> d;
-    for (size_t i = 0; i < parts.size(); i++) d.push_back(t[i] ? t[i] : zeros(parts[i].shape(), parts[i].dtype()));
+    for (size_t i = 0; i < parts.size(); i++) d.push_back(t[i] ? t[i] : zeros(parts[i].shape(), parts[i].dtype(), out.device()));
     return concat_same(d, axis, shape);
   });
   return out;
@@ -453,6 +485,7 @@ Tensor concat(const std::vector<Tensor>& parts, int64_t axis) {
       fail<ShapeError>("concat", "the joined size overflows", "join fewer tensors", t);
   }
   DType d = result_dtype(parts, "concat");
+  common_device("concat", parts);
   std::vector<Tensor> same;
   for (const Tensor& t : parts) same.push_back(cast(t, d));
   return concat_same(same, a, shape);
@@ -474,7 +507,7 @@ Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widt
     if (__builtin_add_overflow(before, after, &total) || __builtin_add_overflow(shape[i], total, &shape[i]))
       fail<ShapeError>("pad", "the padded size of axis " + std::to_string(i) + " overflows", "use smaller widths", x);
   }
-  Tensor out = full(shape, value, x.dtype());
+  Tensor out = full(shape, value, x.dtype(), x.device());
   inside.strides = out.strides();
   for (int i = 0; i < x.ndim(); i++) inside.offset += widths[size_t(i)].first * out.strides()[i];
   if (x.size()) copy_into(alias(out, inside.shape, inside.strides, inside.offset), x);
@@ -529,9 +562,10 @@ std::vector<Tensor> unstack(const Tensor& x, int64_t axis) {
   for (int64_t i = 0; i < n; i++) outs.push_back(clone(alias(x, g.shape, g.strides, g.offset + i * step)));
   Shape part = g.shape;
   DType dtype = x.dtype();
-  record_n("unstack", {&x, 1}, outs, {}, [a, n, part, dtype](const Slots&, const PullArgs& p) {
+  Device device = x.device();
+  record_n("unstack", {&x, 1}, outs, {}, [a, n, part, dtype, device](const Slots&, const PullArgs& p) {
     std::vector<Tensor> parts;
-    for (int64_t i = 0; i < n; i++) parts.push_back(expand_dims(p.g[i] ? p.g[i] : zeros(part, dtype), a));
+    for (int64_t i = 0; i < n; i++) parts.push_back(expand_dims(p.g[i] ? p.g[i] : zeros(part, dtype, device), a));
     p.gin[0] = concat(parts, a);
   });
   for (int64_t i = 0; i < n; i++)

@@ -30,9 +30,9 @@ Tensor plain_or_none(const Tensor& t, DType dtype) { return t ? plain(t, dtype) 
 // slots: x, weight, bias, mean, 1 / deviation
 void fused_pull(const Slots& s, const PullArgs& a, const Groups& k, DType compute) {
   Tensor x = s[0], w = s[1], g = a.g[0];
-  Tensor cx = plain(x, compute), cg = plain(g, compute), cw = plain_or_none(w, compute), mean = s[3], scale = s[4];
-  Tensor out = empty(x.shape(), compute), total = empty({k.batch, k.channels}, compute),
-         along = empty({k.batch, k.channels}, compute);
+  Tensor cx = operand_of_rows(x, compute), cg = operand_of_rows(g, compute), cw = plain_or_none(w, compute), mean = s[3], scale = s[4];
+  Tensor out = empty(x.shape(), written_by_rows(x, compute, x.dtype()), x.device()),
+         total = empty({k.batch, k.channels}, compute, x.device()), along = clone(total);
   GroupCall call = k.call(cx, cw);
   call.g = cg.raw();
   call.mean = mean.raw();
@@ -40,7 +40,10 @@ void fused_pull(const Slots& s, const PullArgs& a, const Groups& k, DType comput
   call.out = out.raw();
   call.total = total.raw();
   call.along = along.raw();
-  row_table().group_norm_pull[compute == DType::F64](call);
+  if (on_cuda(x))
+    cuda::group_norm(call, cx, cg, out);
+  else
+    row_table().group_norm_pull[compute == DType::F64](call);
   if (a.need(0)) a.gin[0] = cast(out, x.dtype());
   if (a.need(1)) a.gin[1] = cast(sum(along, {0}), w.dtype());
   if (a.need(2)) a.gin[2] = cast(sum(total, {0}), s[2].dtype());
@@ -67,18 +70,21 @@ Tensor group_norm_segments(const Tensor& x, int64_t groups, const Tensor& weight
                            DType result) {
   DType compute = row_compute(result);
   Groups k(x, groups);
-  Tensor y, mean = empty({k.rows()}, compute), scale = empty({k.rows()}, compute);
+  Tensor y, mean = empty({k.rows()}, compute, x.device()), scale = empty({k.rows()}, compute, x.device());
   {
     GradMode off(false);
-    Tensor cx = plain(x, compute), w = plain_or_none(weight, compute), b = plain_or_none(bias, compute);
-    y = empty(x.shape(), compute);
+    Tensor cx = operand_of_rows(x, compute), w = plain_or_none(weight, compute), b = plain_or_none(bias, compute);
+    y = empty(x.shape(), written_by_rows(x, compute, result), x.device());
     GroupCall call = k.call(cx, w);
     call.bias = b ? b.raw() : nullptr;
     call.mean = mean.raw();
     call.scale = scale.raw();
     call.out = y.raw();
     call.eps = eps;
-    row_table().group_norm[compute == DType::F64](call);
+    if (on_cuda(x))
+      cuda::group_norm(call, cx, {}, y);
+    else
+      row_table().group_norm[compute == DType::F64](call);
     y = cast(y, result);
   }
   std::vector<Saved> saved;

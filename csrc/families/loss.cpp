@@ -1,4 +1,7 @@
 // Cross entropy: fused for integer targets, composed from log_softmax for probabilities.
+#include "cuda/faults.h"
+#include "cuda/gather_call.h"
+#include "cuda/loss_call.h"
 #include "families/gather.h"
 #include "families/row.h"
 #include "families/row_call.h"
@@ -31,7 +34,8 @@ struct Problem {
 Tensor dense(const Problem& p, const Tensor& x, const Tensor& target, const Tensor& weight) {
   GradMode off(false);
   Tensor t = expand_dims(target, 1);
-  Tensor here = cast(t == arange(x.shape()[1]), x.dtype()) * Tensor(p.hit) + Tensor(p.even);
+  Tensor classes = on_cuda(x) ? cuda::counting(x.shape()[1], 0, 1, x.device()) : arange(x.shape()[1]);
+  Tensor here = cast(t == classes, x.dtype()) * Tensor(p.hit) + Tensor(p.even);
   if (weight) here = here * weight;
   return where(t >= scalar_weak(int64_t(0)), here, Tensor(0.0));
 }
@@ -44,10 +48,11 @@ Tensor dense(const Problem& p, const Tensor& x, const Tensor& target, const Tens
 // softmax(x) of known values p as a recorded op on `x`, which may be a handle without data.
 Tensor softmax_known(const Tensor& x, const Tensor& p) {
   Tensor y = detach(p);
-  record("softmax", {x}, y, {Saved::output(y)}, [](const Slots& s, const PullArgs& a) {
+  record("softmax", {x}, y, {Saved::output(y)}, [dtype = x.dtype()](const Slots& s, const PullArgs& a) {
     Tensor y = s[0];
-    a.gin[0] = plain_pull(a.g[0], y) ? row_run<SoftmaxPull>({a.g[0], y}, {}, {}).y
-                                     : row_graph<SoftmaxPull>({a.g[0], y}, {}, {});
+    a.gin[0] = cast(plain_pull(a.g[0], y) ? row_run<SoftmaxPull>({a.g[0], y}, {}, {}).y
+                                          : row_graph<SoftmaxPull>({a.g[0], y}, {}, {}),
+                    dtype);
   });
   return y;
 }
@@ -63,14 +68,33 @@ Tensor graph_pull(const Tensor& x, const Tensor& g, const Tensor& slope, const T
   return expand_dims(g, -1) * (all * softmax_known(x, p) - q);
 }
 
+// On a device: loss and slope by one kernel, 16-bit logits and slope as they are.
+Tensor device_rows(const Tensor& x, const Tensor& target, const Tensor& weight, const Problem& p) {
+  bool wanted = any_wants(x);
+  auto [loss, slope] = cuda::cross_entropy(x, target, weight, p.hit, p.even, wanted);
+  if (!wanted) return loss;
+  record("cross_entropy", {x}, loss, {Saved(slope), Saved(target), Saved(weight)},
+         [p](const Slots& s, const PullArgs& a) {
+           Tensor slope = s[0], g = a.g[0];
+           if (plain_pull(g)) {
+             a.gin[0] = cuda::scale_rows(slope, g);
+             return;
+           }
+           Tensor wide = cast(slope, DType::F32);
+           a.gin[0] = cast(graph_pull(s.input(0), g, wide, dense(p, wide, s[1], s[2])), slope.dtype());
+         });
+  return loss;
+}
+
 // x (rows, n) of a float type that kernels compute in; target (rows), -1 where the row does not count.
 Tensor fused_rows(const Tensor& x, const Tensor& target, const Tensor& weight, const Problem& p) {
-  if (has_tangent(x)) {
+  if (has_tangent(x) || composed_only(x, x.dtype())) {
     Tensor q = dense(p, x, target, weight);
     Tensor dead = sum(q, {-1}, true) == Tensor(0.0);
     Tensor logs = log_softmax(where(dead, Tensor(0.0), x));
     return -sum(where(q == Tensor(0.0), Tensor(0.0), q * logs), {-1});
   }
+  if (on_cuda(x)) return device_rows(x, target, weight, p);
   Tensor logits = plain(x, x.dtype());
   Tensor loss = empty({x.shape()[0]}, x.dtype()), lse = empty({x.shape()[0]}, x.dtype());
   CrossEntropyCall call = p.call(logits, target, weight);
@@ -103,12 +127,20 @@ Tensor checked_target(const char* op, const Tensor& target, int64_t classes, con
     if (o.has_ignored && v[i] == o.ignored)
       v[i] = -1;
     else if (v[i] < 0 || v[i] >= classes)
-      fail<IndexError>(op,
-                       "target " + std::to_string(v[i]) + " at position " + std::to_string(i) + " is not in [0, " +
-                           std::to_string(classes) + ")",
-                       "classes count from 0; pass ignore_index= for rows that shall not count", target);
+      fail<IndexError>(op, cuda::target_rule(v[i], i, classes), cuda::kTargetHelp, target);
   }
   return t;
+}
+
+// The same on `device`, with the sum of their weights. What comes from the CPU is checked here.
+cuda::Targets device_targets(const char* op, const Tensor& target, int64_t classes, const Options& o,
+                             const Tensor& weight, Device device) {
+  const int64_t none = -1;
+  if (on_cuda(target)) {
+    if (!(target.device() == device)) mixed_devices(op, target, weight);
+    return cuda::targets_of(op, target, classes, o.has_ignored ? &o.ignored : nullptr, weight, device);
+  }
+  return cuda::targets_of(op, to_device(checked_target(op, target, classes, o), device), classes, &none, weight, device);
 }
 
 Tensor reduce(const Tensor& loss, double total, Options::Reduction r) {
@@ -118,7 +150,25 @@ Tensor reduce(const Tensor& loss, double total, Options::Reduction r) {
   return s / Tensor(total);
 }
 
+// On a device the number of rows that count is known there only.
+Tensor device_reduce(const Tensor& loss, const Tensor& total, Options::Reduction r) {
+  if (r == Options::None) return loss;
+  Tensor s = sum(loss);
+  return r == Options::Sum ? s : s / cast(where(total == Tensor(0.0), Tensor(1.0), total), s.dtype());
+}
+
+Tensor device_index_loss(const Tensor& x, const Tensor& target, const Tensor& weight, const Options& o,
+                         const Shape& kept) {
+  int64_t n = x.shape().back();
+  cuda::Targets t = device_targets("cross_entropy", target, n, o, weight, x.device());
+  Tensor w = weight ? plain(weight, row_compute(x.dtype())) : Tensor();
+  Problem p{1 - o.smoothing, n ? o.smoothing / double(n) : 0, double(n)};
+  Tensor loss = fused_rows(reshape(x, {target.size(), n}), reshape(t.classes, {target.size()}), w, p);
+  return device_reduce(o.reduction == Options::None ? reshape(loss, kept) : loss, t.total, o.reduction);
+}
+
 Tensor index_loss(const Tensor& x, const Tensor& target, const Tensor& weight, const Options& o, const Shape& kept) {
+  if (on_cuda(x)) return device_index_loss(x, target, weight, o, kept);
   int64_t n = x.shape().back();
   Tensor t = checked_target("cross_entropy", target, n, o);
   Tensor w = weight ? plain(weight, x.dtype()) : Tensor();
@@ -178,7 +228,6 @@ Prepared prepare(const char* op, const Tensor& input, const Tensor& target, cons
                      "integer targets have the input's shape without the class axis, probabilities the same shape",
                      input, target);
   p.result = p.x.dtype();
-  p.x = cast(p.x, row_compute(p.result));
   if (axis == last) return p;
   Dims order;  // (N, C, H, W) to (N, H, W, C)
   for (int i = 0; i <= last; i++)
@@ -201,6 +250,8 @@ Tensor cross_entropy(const Tensor& input, const Tensor& target, const Tensor& we
   if (bool(weight) && (any_wants(weight) || has_tangent(weight)))
     fail<GraphError>(op, "the derivative with respect to the class weights is not known", "pass weight.detach()",
                      weight);
+  // The kernel of a device takes 16-bit logits as they are.
+  if (!(p.integer && on_cuda(p.x) && !has_tangent(p.x))) p.x = cast(p.x, row_compute(p.result));
   return cast(p.integer ? index_loss(p.x, p.target, weight, o, p.kept) : probability_loss(p.x, p.target, weight, o),
               p.result);
 }
@@ -211,11 +262,14 @@ Tensor nll(const Tensor& input, const Tensor& target, const Tensor& weight, cons
   Prepared p = prepare(op, input, target, weight, o);
   if (!p.integer)
     fail<DTypeError>(op, "the target must be integer classes", "cross_entropy takes probabilities", target);
+  p.x = cast(p.x, row_compute(p.result));
   int64_t n = p.x.shape().back();
-  Tensor t = checked_target(op, target, n, o);
+  Tensor t = on_cuda(p.x) ? device_targets(op, target, n, o, {}, p.x.device()).classes
+                          : checked_target(op, target, n, o);
   Tensor counted = t >= scalar_weak(int64_t(0)), zero = Tensor(0.0);
   Tensor safe = where(counted, t, scalar_weak(int64_t(0)));
-  if (t.size() == 0) return o.reduction == Options::None ? zeros(p.kept, p.result) : zeros({}, p.result);
+  if (t.size() == 0) return o.reduction == Options::None ? zeros(p.kept, p.result, p.x.device())
+                                                             : zeros({}, p.result, p.x.device());
   Tensor loss = -reshape(take_along_axis(p.x, expand_dims(safe, p.x.ndim() - 1), -1), p.kept);
   Tensor total;
   if (weight) {

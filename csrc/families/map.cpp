@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "cuda/map_call.h"
 #include "families/map_driver.h"
 #include "families/map_node.h"
 #include "families/view.h"
@@ -139,7 +140,7 @@ Tensor push_map(const MapOp& op, int n, const Tensor* x, const Tensor* t, const 
   }
   Tensor sum, in[kMaxInputs + 1];
   for (int i = 0; i < n; i++) in[i] = x[i];
-  if (op.random && !fused) in[n] = uniform_of(random, y.shape(), y.dtype());
+  if (op.random && !fused) in[n] = uniform_of(random, y.shape(), y.dtype(), y.device());
   for (int i = 0; i < n; i++) {
     if (!t[i]) continue;
     Tensor d;
@@ -178,15 +179,16 @@ Tensor map_call(const MapOp& op, std::span<const Tensor> in, const double* param
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
   Typing t = typing_of(op, in);
+  Device device = common_device(op.name.data(), in);
   Tensor out;
   if (in.size() == 1)
-    out = empty(in[0].shape(), t.result);
+    out = empty(in[0].shape(), t.result, device);
   else if (in.size() == 2 && in[0].shape() == in[1].shape())
-    out = empty(in[0].shape(), t.result);
+    out = empty(in[0].shape(), t.result, device);
   else {
     Shape shape;
     for (const Tensor& x : in) shape = broadcast(shape, x.shape(), op.name.data());
-    out = empty(shape, t.result);
+    out = empty(shape, t.result, device);
   }
   out->weak = t.weak;
   RandomState random;
@@ -204,6 +206,8 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
   double defaults[kMaxArgs];
   params = params_or_defaults(op, params, defaults);
   check_writable(target, op.name.data());
+  for (const Tensor& x : in)
+    if (!x.weak() && !(x.device() == target.device())) mixed_devices(op.name.data(), target, x);
   Typing t = typing_of(op, in);
   if (!op.mask && category(t.result) > category(target.dtype()))
     fail<DTypeError>(op.name,
@@ -241,13 +245,18 @@ void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor
   write.replace(value);
 }
 
-Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng) {
+Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng,
+                Device device) {
   Profiled scope(op.name.data());
   if (!is_float(dtype))
     fail<DTypeError>(op.name, std::string("draws are floating, got dtype ") + dtype_name(dtype),
                      "use randint, or cast the result");
-  Tensor out = empty(shape, dtype);
+  Tensor out = empty(shape, dtype, device);
   RandomState random = rng.reserve(out.size());
+  if (on_cuda(out)) {
+    cuda::map_forward(op, out, {}, compute_of(dtype), params, &random);
+    return out;
+  }
   MapPlan p;
   p.compute = compute_of(dtype);
   p.fn = op.kernels->fwd[int(p.compute)];

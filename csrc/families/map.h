@@ -34,6 +34,7 @@ Generator& default_generator();
 // One row of the registry. The binding, docs, tests and benches walk these rows.
 struct MapOp {
   std::string_view name, doc, unit;
+  int index = -1;  // in its unit; -1: an extension, whose kernels are for the CPU
   int inputs = 1, nargs = 0;
   Arg args[kMaxArgs];
   Domain domain;
@@ -78,7 +79,8 @@ Tensor map_call_of(const T&... in) {
 void map_call_into(const MapOp& op, const Tensor& target, std::span<const Tensor> in, const double* params = nullptr);
 
 // A draw of `shape`: op has no inputs besides the uniform numbers.
-Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng);
+Tensor map_draw(const MapOp& op, const Shape& shape, DType dtype, const double* params, Generator& rng,
+                Device device = {});
 
 // ---- raw helpers of the driver, outside the graph
 void map_fill(const Tensor& t, const void* value, Compute c);  // value of type c
@@ -88,7 +90,7 @@ bool all_finite(const Tensor& t);
 Tensor cast(const Tensor& t, DType dtype);  // differentiable; the same tensor when equal
 Tensor contiguous(const Tensor& t);         // differentiable; the same tensor when it is
 DType result_dtype(std::span<const Tensor> in, const char* op, unsigned promotes = ~0u);
-Tensor uniform_of(RandomState state, const Shape& shape, DType dtype);
+Tensor uniform_of(RandomState state, const Shape& shape, DType dtype, Device device = {});
 
 const MapKernels* map_kernels_of(std::string_view unit, int index);
 const CastKernels& cast_kernels();

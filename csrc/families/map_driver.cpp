@@ -5,6 +5,8 @@
 #include "cpu/isa_std.h"
 #include "cpu/stream.h"
 #include "cuda/copy_call.h"
+#include "cuda/map_call.h"
+#include "families/reduce.h"
 #include "fewbit/codec.h"
 
 namespace pb {
@@ -343,15 +345,25 @@ void copy_into(const Tensor& dst, const Tensor& src) {
       &job);
 }
 
-Tensor uniform_of(RandomState state, const Shape& shape, DType dtype) {
+Tensor uniform_of(RandomState state, const Shape& shape, DType dtype, Device device) {
   bool wide = dtype == DType::F64;
-  Tensor u = empty(shape, wide ? DType::F64 : DType::F32);
+  Tensor u = empty(shape, wide ? DType::F64 : DType::F32, device);
+  if (on_cuda(u)) {
+    cuda::map_forward(find_map("_uniform"), u, {}, compute_of(u.dtype()), nullptr, &state);
+    return u;
+  }
   cast_kernels().uniform[wide](u.raw(), state.seed, state.offset, 0, u.size());
   return u;
 }
 
 bool all_finite(const Tensor& t) {
   if (!is_float(t.dtype())) return true;
+  if (on_cuda(t)) {
+    GradMode off(false);
+    Dims axes(t.ndim());
+    for (int d = 0; d < t.ndim(); d++) axes[d] = d;
+    return item_int(sum(cast(isfinite(detach(t)), DType::I64))) == t.size();
+  }
   const CastKernels& k = cast_kernels();
   MapOperand o = operand_of(t, t.shape());
   if (o.single) return std::isfinite(item_double(t));

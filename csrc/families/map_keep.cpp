@@ -127,7 +127,7 @@ int64_t bytes_of_inputs(std::span<const Tensor> in, unsigned used) {
 bool keep_steps(MapNode& node, std::span<const Tensor> in, unsigned used) {
   const MapOp& op = node.op;
   int64_t n = count(node.out_shape);
-  if (!op.code_value || n < kLeastCoded) return false;
+  if (!op.code_value || n < kLeastCoded || node.device.kind != Device::CPU) return false;
   if (code_words(n, op.code_bits) * 4 >= bytes_of_inputs(in, used)) return false;
   Tensor words = pack_bytes(code_bytes(node, in), op.code_bits);
   for (size_t j = 0; j < in.size(); j++)
@@ -157,7 +157,7 @@ class FromOutput final : public Late {
         Tensor bits = unpack_codes(words, 1, y.size());
         side = alias(bits, y.shape(), contiguous_strides(y.shape()), 0);
       }
-      x = empty(y.shape(), dtype_of(compute_of(y.dtype())));  // not rounded to 16 bits again
+      x = empty(y.shape(), dtype_of(compute_of(y.dtype())), y.device());  // not rounded to 16 bits again
       const Tensor in[] = {y, side};
       double half = half_step(y.dtype());
       run_forward(find_map(op_.inverse), x, in, compute_of(y.dtype()), &half, nullptr);
@@ -186,7 +186,7 @@ class FromOutput final : public Late {
 
 bool keep_inverse(MapNode& node, std::span<const Tensor> in, const Tensor& out) {
   const MapOp& op = node.op;
-  if (op.inverse.empty() || has_tangent(in[0])) return false;
+  if (op.inverse.empty() || has_tangent(in[0]) || (op.code_bits && on_cuda(out))) return false;
   if (!node.edges[0].node) {  // a leaf is held anyway, and exact
     node.in[0] = Saved(in[0]);
     return true;

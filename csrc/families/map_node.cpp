@@ -1,5 +1,6 @@
 #include "families/map_node.h"
 
+#include "cuda/map_call.h"
 #include "families/map_driver.h"
 #include "families/view.h"
 
@@ -57,7 +58,11 @@ bool MapCall::pull_short(int i, const Tensor& r, const Tensor& g, const Tensor* 
 }
 
 Tensor MapCall::fused_pull(int i, DType result, const Tensor& g, const Tensor* x, const Tensor& y) const {
-  Tensor r = empty(out_shape, result);
+  Tensor r = empty(out_shape, result, device);
+  if (on_cuda(r)) {
+    cuda::map_pull(*this, i, r, g, x, y);
+    return r;
+  }
   if (pull_short(i, r, g, x, y)) return r;
   MapPlan p;
   p.compute = compute_of(out_dtype);
@@ -141,12 +146,12 @@ Tensor MapNode::graph_pull(int i, const Tensor& g, Tensor* x, const Tensor& y) {
   // An input that the formula does not read was not kept; any value of its type stands in.
   for (int j = 0; j < n; j++)
     if (!x[j]) x[j] = scalar_weak(0.0);
-  if (op.random) x[n] = uniform_of(random, out_shape, out_dtype);
+  if (op.random) x[n] = uniform_of(random, out_shape, out_dtype, device);
   return op.pull[i](g, x, y ? y : x[0], params);
 }
 
 Tensor MapNode::rebuild() {
-  Tensor x[kMaxInputs], y = empty(out_shape, out_dtype);
+  Tensor x[kMaxInputs], y = empty(out_shape, out_dtype, device);
   for (int j = 0; j < n; j++) x[j] = in[j].get(this, name());
   run_forward(op, y, {x, size_t(n)}, compute_of(out_dtype), params, nullptr);
   return y;
@@ -207,6 +212,7 @@ bool run_short(const MapOp& op, const Tensor& out, std::span<const Tensor> in, C
 
 void run_forward(const MapOp& op, const Tensor& out, std::span<const Tensor> in, Compute compute, const double* params,
                  const RandomState* random) {
+  if (on_cuda(out)) return cuda::map_forward(op, out, in, compute, params, random);
   if (run_short(op, out, in, compute, params, random)) return;
   MapPlan p;
   p.compute = compute;

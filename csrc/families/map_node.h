@@ -11,11 +11,12 @@ struct MapCall {
   bool from_y = false;  // of two pulls, the one that reads the output
   Shape out_shape;
   DType out_dtype;
+  Device device;
   double params[kMaxArgs];
   RandomState random;
 
   MapCall(const MapOp& o, int inputs, const Tensor& out, const double* constants, const RandomState& state)
-      : op(o), n(inputs), out_shape(out.shape()), out_dtype(out.dtype()), random(state) {
+      : op(o), n(inputs), out_shape(out.shape()), out_dtype(out.dtype()), device(out.device()), random(state) {
     for (int i = 0; i < op.nargs; i++) params[i] = constants[i];
   }
   // The inputs that the pull by input i reads, as bits; bit 7: the output.

@@ -22,8 +22,8 @@ struct Precision {
 Tensor like(const Tensor& g, const Tensor& operand) { return cast(g, operand.dtype()); }
 Tensor widened(const Tensor& t, DType dtype) { return t ? cast(t, dtype) : t; }
 
-Tensor row_scale(const Tensor& w, const Tensor& x, DType dtype) { return w ? w : ones({x.shape().back()}, dtype); }
-Tensor row_shift(const Tensor& b, const Tensor& x, DType dtype) { return b ? b : zeros({x.shape().back()}, dtype); }
+Tensor row_scale(const Tensor& w, const Tensor& x, DType dtype) { return w ? w : ones({x.shape().back()}, dtype, x.device()); }
+Tensor row_shift(const Tensor& b, const Tensor& x, DType dtype) { return b ? b : zeros({x.shape().back()}, dtype, x.device()); }
 
 // slots: x, weight, bias, mean, 1 / deviation
 void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
@@ -253,23 +253,42 @@ struct Channels {
   Tensor sums(ChannelCall::Sum which, const Tensor& x, const Tensor& g, const Tensor& m) const {
     ChannelCall c = call(x, g);
     c.sum = which;
-    Tensor wide = m ? spread(m) : Tensor(), out = empty({c.channels}, x.dtype());
+    Tensor wide = m ? spread(m) : Tensor(), out = empty({c.channels}, row_compute(x.dtype()), x.device());
     c.m = m ? wide.raw() : nullptr;
     c.out = out.raw();
-    row_table().channel_sums[x.dtype() == DType::F64](c);
-    return columns && inner > 1 ? sum(reshape(out, {channels, inner}), {1}) : out;
+    if (on_cuda(x))
+      cuda::channel_sums(c, x, g, out, {});
+    else
+      row_table().channel_sums[x.dtype() == DType::F64](c);
+    return folded(out);
   }
-  // (x - m) a + b, + g scale
-  Tensor apply(const Tensor& x, const Tensor& g, const Tensor& m, const Tensor& a, const Tensor& b,
-               const Tensor& scale) const {
+  Tensor folded(const Tensor& t) const {
+    return columns && inner > 1 ? sum(reshape(t, {channels, inner}), {1}) : t;
+  }
+  // The sums of g and of g (x - m).
+  std::pair<Tensor, Tensor> pull_sums(const Tensor& x, const Tensor& g, const Tensor& m) const {
+    if (!on_cuda(x)) return {sums(ChannelCall::G, x, g, m), sums(ChannelCall::Product, x, g, m)};
     ChannelCall c = call(x, g);
-    Tensor out = empty(x.shape(), x.dtype()), wm = spread(m), wa = spread(a), wb = spread(b), ws;
+    c.sum = ChannelCall::G;
+    Tensor wide = m ? spread(m) : Tensor(), total = empty({c.channels}, DType::F32, x.device()), along = clone(total);
+    c.m = m ? wide.raw() : nullptr;
+    cuda::channel_sums(c, x, g, total, along);
+    return {folded(total), folded(along)};
+  }
+  // (x - m) a + b, + g scale, for a result of a type.
+  Tensor apply(const Tensor& x, const Tensor& g, const Tensor& m, const Tensor& a, const Tensor& b,
+               const Tensor& scale, DType result) const {
+    ChannelCall c = call(x, g);
+    Tensor out = empty(x.shape(), written_by_rows(x, row_compute(x.dtype()), result), x.device()), wm = spread(m), wa = spread(a), wb = spread(b), ws;
     c.m = wm.raw();
     c.a = wa.raw();
     c.b = wb.raw();
     if (g) c.scale = (ws = spread(scale)).raw();
     c.out = out.raw();
-    row_table().channel_apply[x.dtype() == DType::F64](c);
+    if (on_cuda(x))
+      cuda::channel_apply(c, x, g, out);
+    else
+      row_table().channel_apply[x.dtype() == DType::F64](c);
     return out;
   }
 };
@@ -282,14 +301,14 @@ namespace {
 Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
   if (!bool(w) && !bool(b)) return x;
   int nd = x.ndim();
-  if (x.size() == 0 || has_tangent(x) || has_tangent(w) || has_tangent(b))
+  if (x.size() == 0 || composed_only(x, x.dtype()) || has_tangent(x) || has_tangent(w) || has_tangent(b))
     return plus(times(x, per_channel(w, nd)), per_channel(b, nd));
   Channels c(x);
   Tensor y;
   {
     GradMode off(false);
-    Tensor none = zeros({c.channels}, x.dtype()), one = ones({c.channels}, x.dtype());
-    y = c.apply(plain(x, x.dtype()), {}, none, w ? plain(w, x.dtype()) : one, b ? plain(b, x.dtype()) : none, {});
+    Tensor none = zeros({c.channels}, x.dtype(), x.device()), one = ones({c.channels}, x.dtype(), x.device());
+    y = c.apply(plain(x, x.dtype()), {}, none, w ? plain(w, x.dtype()) : one, b ? plain(b, x.dtype()) : none, {}, x.dtype());
   }
   record("channel_affine", {x, w, b}, y, {Saved(x), Saved(w)}, [](const Slots& s, const PullArgs& a) {
     Tensor x = s[0], w = s[1], g = a.g[0];
@@ -303,8 +322,9 @@ Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
     }
     Channels c(x);
     Tensor cx = plain(x, x.dtype()), cg = plain(g, x.dtype());
-    if (a.need(1)) a.gin[1] = c.sums(ChannelCall::Product, cx, cg, {});
-    if (a.need(2)) a.gin[2] = c.sums(ChannelCall::G, cx, cg, {});
+    auto [total, along] = c.pull_sums(cx, cg, {});
+    if (a.need(1)) a.gin[1] = along;
+    if (a.need(2)) a.gin[2] = total;
   });
   return y;
 }
@@ -322,7 +342,7 @@ Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, con
   check_parameter(weight, {channels}, "group_norm", "weight");
   check_parameter(bias, {channels}, "group_norm", "bias");
   Typed t = typed(input, weight, bias, "group_norm");
-  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() &&
+  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() && !composed_only(input, t.x.dtype()) &&
       !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
     return group_norm_segments(as_float(input), groups, weight, bias, eps, t.result);
   Tensor y = t.x;
@@ -365,19 +385,19 @@ void batch_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p)
     return;
   }
   Channels c(x);
-  Tensor cx = plain(x, p.compute), cg = plain(g, p.compute), m = s[2], r = s[3];
-  Tensor total = c.sums(ChannelCall::G, cx, cg, m), along = c.sums(ChannelCall::Product, cx, cg, m);
+  Tensor cx = operand_of_rows(x, p.compute), cg = operand_of_rows(g, p.compute), m = s[2], r = s[3];
+  auto [total, along] = c.pull_sums(cx, cg, m);
   if (a.need(1)) a.gin[1] = like(along * r, w);
   if (a.need(2)) a.gin[2] = like(total, s[4]);
   if (!a.need(0)) return;
   Tensor scale = times(r, w ? plain(w, p.compute) : w), over = Tensor(-1.0 / double(c.count));
-  a.gin[0] = like(c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale), x);
+  a.gin[0] = like(c.apply(cx, cg, m, scale * r * r * along * over, scale * total * over, scale, x.dtype()), x);
 }
 
 // y of the batch's own statistics, which `found` receives in the type of computation.
 Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, double eps, BatchStatistics& found,
                         Precision p) {
-  if (has_tangent(x) || has_tangent(w) || has_tangent(b)) {
+  if (composed_only(x, p.compute) || has_tangent(x) || has_tangent(w) || has_tangent(b)) {
     GraphNorm f(cast(x, p.compute), eps);
     found = {f.centre, f.spread};
     Tensor scale = per_channel(widened(w, p.compute), x.ndim()), shift = per_channel(widened(b, p.compute), x.ndim());
@@ -387,12 +407,12 @@ Tensor batch_norm_train(const Tensor& x, const Tensor& w, const Tensor& b, doubl
   Tensor y, r;
   {
     GradMode off(false);
-    Tensor cx = plain(x, p.compute), n = Tensor(double(c.count));
+    Tensor cx = operand_of_rows(x, p.compute), n = Tensor(double(c.count));
     found.mean = c.sums(ChannelCall::X, cx, {}, {}) / n;
     found.var = c.sums(ChannelCall::Square, cx, {}, found.mean) / n;
     r = rsqrt(found.var + Tensor(eps));
     y = cast(c.apply(cx, {}, found.mean, w ? r * plain(w, p.compute) : r,
-                     b ? plain(b, p.compute) : zeros({c.channels}, p.compute), {}),
+                     b ? plain(b, p.compute) : zeros({c.channels}, p.compute, x.device()), {}, p.result),
              p.result);
   }
   std::vector<Saved> saved;

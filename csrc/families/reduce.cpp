@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 
+#include "cuda/map_call.h"
 #include "families/map.h"
 #include "families/view.h"
 #include "ops/reductions.h"
@@ -104,6 +105,14 @@ Tensor run(const ReduceOp& op, const Tensor& x, const Split& s, DType result) {
   DType in = op.mask ? x.dtype() : result;
   Compute c = compute_of(in);
   GradMode off(false);
+  if (on_cuda(x)) {  // the kernels read 16-bit floats, and bools where truth is asked, as they are
+    bool asis = c == Compute::F32 || (op.mask && in == DType::Bool);
+    Layout l = layout_of(cast(detach(x), asis ? in : dtype_of(c)), s);
+    DType wide = op.mask ? DType::Bool : is_float(result) ? result : dtype_of(c);
+    Tensor out = empty(s.out_shape, wide, x.device());
+    cuda::reduce(op, out, l.x, l.outer, l.n, l.inner);
+    return cast(out, result);
+  }
   Layout l = layout_of(x.dtype() == dtype_of(c) ? x : cast(detach(x), dtype_of(c)), s);
   Tensor wide = empty(s.out_shape, dtype_of(c));
   op.kernels->fn[int(c)](wide.raw(), l.x.raw(), l.outer, l.n, l.inner);
@@ -144,7 +153,7 @@ Tensor reduce_call(const ReduceOp& op, const Tensor& x, const Dims& axes, bool k
   });
   push_forward({x}, out, [&](const Tensor* p, const Tensor* t, const Tensor& y) {
     if (!op.reads_x) return reduce_call(op, t[0], axes, keepdims, all);
-    Tensor w = op.pull(ones(kept, x.dtype()), p[0], reshape(y, kept), n);
+    Tensor w = op.pull(ones(kept, x.dtype(), x.device()), p[0], reshape(y, kept), n);
     return reduce_call(reduce_row<Sum>(), w * t[0], axes, keepdims, all);
   });
   return out;
@@ -183,7 +192,7 @@ Tensor rows_of(const Tensor& x, const Dims& axes) {
 Tensor prod(const Tensor& x, const Dims& axes, bool keepdims) {
   if (!any_wants(x) && !has_tangent(x)) return reduce_call(reduce_row<Prod>(), x, axes, keepdims);
   Split s = split_of(x, axes, keepdims, "prod");
-  if (s.n == 0) return ones(s.out_shape, x.dtype());
+  if (s.n == 0) return ones(s.out_shape, x.dtype(), x.device());
   Tensor r = rows_of(x, axes);
   int last = r.ndim() - 1;
   while (r.shape().back() > 1) {
@@ -217,7 +226,7 @@ Tensor std_dev(const Tensor& x, const Dims& axes, double correction, bool keepdi
 // The shift is a constant for the gradient; an infinite maximum shifts by 0 so that no inf - inf appears.
 Tensor logsumexp(const Tensor& x, const Dims& axes, bool keepdims) {
   Split s = split_of(x, axes, keepdims, "logsumexp");
-  if (s.n == 0) return full(s.out_shape, -std::numeric_limits<double>::infinity(), x.dtype());
+  if (s.n == 0) return full(s.out_shape, -std::numeric_limits<double>::infinity(), x.dtype(), x.device());
   Tensor m;
   {
     GradMode off(false);

@@ -13,6 +13,7 @@ struct ReduceOp {
   // Arguments with the reduced axes kept as size 1; n is the number of elements of a slice.
   Tensor (*pull)(const Tensor& g, const Tensor& x, const Tensor& y, const Tensor& n) = nullptr;
   const ReduceKernels* kernels = nullptr;
+  int index = -1;  // in its unit
 };
 
 const ReduceOp& find_reduce(std::string_view name);

@@ -3,6 +3,7 @@
 #pragma once
 #include "cpu/dispatch.h"
 #include "cpu/row_table.h"
+#include "cuda/row_call.h"
 #include "families/map.h"
 #include "families/reduce.h"
 #include "families/row_op.h"
@@ -36,10 +37,6 @@ inline Tensor plain(const Tensor& t, DType dtype) {
   return contiguous(cast(detach(t), dtype));
 }
 
-struct RowResult {
-  Tensor y, stat[2], column[2];
-};
-
 inline Half half_of(DType t) {
   return t == DType::BF16 ? Half::BFloat16 : t == DType::F16 ? Half::Float16 : Half::None;
 }
@@ -47,10 +44,28 @@ inline Half half_of(DType t) {
 // The type that rows of t are computed in.
 inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType::F32; }
 
+// x for the kernels of channels and groups. Those of a CUDA device read and write 16-bit floats as they are; float64
+// goes by the composed definitions there.
+inline Tensor operand_of_rows(const Tensor& x, DType compute) { return on_cuda(x) ? cuda::staged(x) : plain(x, compute); }
+inline bool composed_only(const Tensor& x, DType compute) { return on_cuda(x) && compute == DType::F64; }
+// What such a kernel writes where `result` is wanted in the end.
+inline DType written_by_rows(const Tensor& x, DType compute, DType result) {
+  return on_cuda(x) && half_of(result) != Half::None ? result : compute;
+}
+
+struct RowResult {
+  Tensor y, stat[2], column[2];
+};
+
 // x for row_run: 16-bit rows that are computed in float32 stay as they are.
 inline Tensor rows_of(const Tensor& x, DType compute) {
   return half_of(x.dtype()) != Half::None && compute == DType::F32 ? x : plain(x, compute);
 }
+
+// The composed definition for row_run, outside the graph: float64 on a CUDA device has no kernel.
+template <class Op>
+RowResult row_composed(std::initializer_list<Tensor> x, std::initializer_list<Tensor> c,
+                       std::initializer_list<Tensor> given, double k, bool want_sums);
 
 // x: (..., n), c: (n), given: (...). 16-bit rows are read as they are and computed in float32; so is everything else,
 // and y, unless `result` asks for the 16-bit type.
@@ -60,6 +75,10 @@ RowResult row_run(std::initializer_list<Tensor> x, std::initializer_list<Tensor>
   GradMode off(false);
   const Tensor& first = *x.begin();
   const DType dtype = row_compute(first.dtype());
+  if (on_cuda(first)) {
+    if (dtype == DType::F64) return row_composed<Op>(x, c, given, k, want_sums);
+    return cuda::run_rows({Op::name.data(), RowId<Op>::value, kStats<Op>, Op::sums}, x, c, given, k, want_sums, result);
+  }
   int64_t n = first.shape().back();
   RowCall call{};
   call.n = n;
@@ -142,6 +161,35 @@ inline Tensor sum_rows(const Tensor& t) {
   Dims axes;
   for (int i = 0; i + 1 < t.ndim(); i++) axes.push_back(i);
   return axes.size() ? sum(t, axes) : t;
+}
+
+template <class Op, int I = 0>
+void composed_columns(RowResult& r, const At<Tensor>& e) {
+  if constexpr (I < Op::sums) {
+    r.column[I] = sum_rows(Op::template column<I, Tensor>(e));
+    composed_columns<Op, I + 1>(r, e);
+  }
+}
+template <class Op>
+RowResult row_composed(std::initializer_list<Tensor> x, std::initializer_list<Tensor> c,
+                       std::initializer_list<Tensor> given, double k, bool want_sums) {
+  Shape per_row = x.begin()->shape();
+  per_row[per_row.size() - 1] = 1;
+  At<Tensor> e;
+  int i = 0;
+  for (const Tensor& t : x) e.x[i++] = detach(t);
+  i = 0;
+  for (const Tensor& t : c) e.c[i++] = detach(t);
+  i = 0;
+  for (const Tensor& t : given) e.s[i++] = reshape(detach(t), per_row);
+  e.n = Tensor(double(e.x[0].shape().back()));
+  e.k = Tensor(k);
+  graph_passes<Op, 0>(e);
+  RowResult r;
+  r.y = Op::template out<Tensor>(e);
+  for (int j = 0; j < kStats<Op>; j++) r.stat[j] = reshape(e.s[Op::stats[j]], {e.s[Op::stats[j]].size()});
+  if (want_sums) composed_columns<Op>(r, e);
+  return r;
 }
 
 // A pull runs its kernel only when nobody differentiates through it.

@@ -44,8 +44,11 @@ Tensor arg_extreme(const Tensor& x, const int64_t* axis, bool keepdims, bool lar
       shape.push_back(x.shape()[i]);
     else if (keepdims)
       shape.push_back(1);
-  Tensor out = empty(shape, DType::I64);
-  row_table().arg_extreme[int(compute_of(x.dtype()))](out.data<int64_t>(), t.raw(), s.outer, s.n, s.inner, largest);
+  Tensor out = empty(shape, DType::I64, x.device());
+  if (on_cuda(x))
+    cuda::extreme(out, t, s.outer, s.n, s.inner, largest);
+  else
+    row_table().arg_extreme[int(compute_of(x.dtype()))](out.data<int64_t>(), t.raw(), s.outer, s.n, s.inner, largest);
   return out;
 }
 
@@ -56,8 +59,11 @@ Tensor running_sum(const Tensor& x, int axis, bool initial) {
   Split s(t.shape(), axis);
   Shape shape = x.shape();
   shape[axis] += initial;
-  Tensor wide = empty(shape, t.dtype()), out;
-  row_table().running_sum[int(compute_of(x.dtype()))](wide.raw(), t.raw(), s.outer, s.n, s.inner, initial);
+  Tensor wide = empty(shape, t.dtype(), x.device()), out;
+  if (on_cuda(x))
+    cuda::running_sum(wide, t, s.outer, s.n, s.inner, initial);
+  else
+    row_table().running_sum[int(compute_of(x.dtype()))](wide.raw(), t.raw(), s.outer, s.n, s.inner, initial);
   {
     GradMode off(false);
     out = cast(wide, x.dtype());
@@ -138,9 +144,11 @@ Tensor order(const Tensor& x, int64_t k, bool descending) {
   Shape shape = x.shape();
   int64_t n = shape.back();
   shape[shape.size() - 1] = k;
-  Tensor out = empty(shape, DType::I64);
+  Tensor out = empty(shape, DType::I64, x.device());
   if (x.size() == 0 || k == 0) return out;
-  if (c == Compute::F32)
+  if (on_cuda(x))
+    cuda::order(out, t, n, k, descending);
+  else if (c == Compute::F32)
     order_rows<float>(out, t, n, k, descending);
   else if (c == Compute::F64)
     order_rows<double>(out, t, n, k, descending);

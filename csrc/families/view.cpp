@@ -29,7 +29,7 @@ Tensor place(const Tensor& g0, const Geometry& base, const Geometry& v) {
   Geometry w = v;
   Tensor out;
   if (count(v.shape) == 0) {
-    out = zeros(base.shape, g.dtype());
+    out = zeros(base.shape, g.dtype(), g.device());
   } else {
     for (int i = 0; i < w.shape.size(); i++)
       if (w.strides[i] == 0 && w.shape[i] > 1) {
@@ -40,7 +40,7 @@ Tensor place(const Tensor& g0, const Geometry& base, const Geometry& v) {
     auto [vlo, vhi] = span_of(w);
     if (vlo < lo) lo = vlo;
     if (vhi > hi) hi = vhi;
-    Tensor buffer = zeros({hi - lo}, g.dtype());
+    Tensor buffer = zeros({hi - lo}, g.dtype(), g.device());
     copy_into(alias(buffer, w.shape, w.strides, w.offset - lo), g);
     out = alias(buffer, base.shape, base.strides, base.offset - lo);
   }
@@ -58,10 +58,10 @@ Tensor take_view(const Tensor& x, const Geometry& base, const Geometry& v) {
   }
   Tensor out;
   if (count(v.shape) == 0) {
-    out = empty(v.shape, x.dtype());
+    out = empty(v.shape, x.dtype(), x.device());
   } else {
     auto [lo, hi] = span_of(base);
-    Tensor buffer = zeros({hi - lo}, x.dtype());
+    Tensor buffer = zeros({hi - lo}, x.dtype(), x.device());
     copy_into(alias(buffer, base.shape, base.strides, base.offset - lo), x);
     out = alias(buffer, v.shape, v.strides, v.offset - lo);
   }
@@ -75,13 +75,13 @@ Tensor take_view(const Tensor& x, const Geometry& base, const Geometry& v) {
 Tensor outside(const Tensor& x, const Geometry& base, const Geometry& v) {
   Tensor out;
   if (count(base.shape) == 0) {
-    out = zeros(base.shape, x.dtype());
+    out = zeros(base.shape, x.dtype(), x.device());
   } else {
     auto [lo, hi] = span_of(base);
-    Tensor buffer = empty({hi - lo}, x.dtype());
+    Tensor buffer = empty({hi - lo}, x.dtype(), x.device());
     out = alias(buffer, base.shape, base.strides, base.offset - lo);
     copy_into(out, x);
-    if (count(v.shape)) copy_into(alias(buffer, v.shape, v.strides, v.offset - lo), zeros({}, x.dtype()));
+    if (count(v.shape)) copy_into(alias(buffer, v.shape, v.strides, v.offset - lo), zeros({}, x.dtype(), x.device()));
   }
   if (any_wants(x)) record("outside", {x}, out, [base, v](const PullArgs& a) { a.gin[0] = outside(a.g[0], base, v); });
   push_forward({x}, out, [&](const Tensor*, const Tensor* t, const Tensor&) { return outside(t[0], base, v); });
@@ -340,11 +340,21 @@ Tensor with_copy(const Tensor& t) {
   return out;
 }
 
+Tensor moved(const Tensor& t, Device device) {
+  if (t.device() == device) return t;
+  Profiled scope("to");
+  Tensor out = to_device(t, device);
+  Device before = t.device();
+  record("to", {t}, out, [before](const PullArgs& a) { a.gin[0] = moved(a.g[0], before); });
+  push_forward({t}, out, [&](const Tensor*, const Tensor* d, const Tensor&) { return moved(d[0], device); });
+  return out;
+}
+
 Tensor contiguous(const Tensor& t) { return t.contiguous() ? t : with_copy(t); }
 
 Tensor cast(const Tensor& t, DType dtype) {
   if (t.dtype() == dtype) return t;
-  Tensor out = empty(t.shape(), dtype);
+  Tensor out = empty(t.shape(), dtype, t.device());
   copy_into(out, t);
   DType before = t.dtype();
   record("cast", {t}, out, [before](const PullArgs& a) { a.gin[0] = cast(a.g[0], before); });
@@ -404,7 +414,7 @@ void InPlace::replace(const Tensor& value) {
     if (a.need(1)) a.gin[1] = take_view(a.g[0], b, v);
   });
   push_forward({old, value}, fresh, [&](const Tensor*, const Tensor* d, const Tensor&) {
-    Tensor t = d[0] ? outside(d[0], b, v) : zeros(b.shape, base.dtype());
+    Tensor t = d[0] ? outside(d[0], b, v) : zeros(b.shape, base.dtype(), base.device());
     return d[1] ? t + place(d[1], b, v) : t;
   });
   if (mode().grad) {
@@ -426,6 +436,7 @@ void assign(const Tensor& target, const Tensor& source, const char* op) {
   if (!source.weak() && category(source.dtype()) == Category::Float && !is_float(target.dtype()))
     fail<DTypeError>(op, "a float value cannot be written to an integer or bool tensor", "cast it with .astype", target,
                      source);
+  if (!source.weak() && !(source.device() == target.device())) mixed_devices(op, target, source);
   InPlace write(target, op);
   Tensor value = cast(broadcast_to(source, target.shape()), target.dtype());
   if (value->storage == target->storage) value = with_copy(value);

@@ -37,6 +37,9 @@ Tensor sum_to_shape(const Tensor& t, const Shape& shape);
 // A copy that the graph sees as the identity.
 Tensor with_copy(const Tensor& t);
 
+// On that device, differentiable; the same tensor when it is there.
+Tensor moved(const Tensor& t, Device device);
+
 // Makes the node of a view anew when its base was written to since.
 void refresh_view(const Tensor& t);
 

@@ -30,6 +30,7 @@ void check_parameter(const Tensor& p) {
 namespace {
 
 void check_gradient(const Tensor& p, const Tensor& g) {
+  if (!(p.device() == g.device())) mixed_devices("step", p, g);
   if (!(p.shape() == g.shape()))
     fail<ShapeError>("step", "a gradient has the shape of its parameter", "check the order of grads=", p, g);
   if (!is_float(g.dtype()))
@@ -84,7 +85,7 @@ void Driver::add(const Tensor& p, const Tensor& g, const Tensor& origin) {
     changed_ = true;
   }
   Entry& e = entries_[cursor_++];
-  e.g = g;
+  e.g = on_cuda(p) && g && !g.contiguous() ? clone(g) : g;
   e.origin = origin;
   e.active = bool(g) && e.n > 0;
   e.summed = false;
@@ -151,6 +152,15 @@ void Driver::prepare(const StepOptions& options) {
       check_writable(e.p, "step");
       any = true;
     }
+  bool first = true;
+  for (const Entry& e : entries_) {
+    if (!e.g) continue;
+    if (!first && !(e.p.device() == device_))
+      fail<DeviceError>("step", "the parameters lie on " + device_name(device_) + " and " + device_name(e.p.device()),
+                        "move the whole model to one device, or use one optimizer for each device", e.p);
+    device_ = e.p.device();
+    first = false;
+  }
   if (!any)
     fail<GraphError>("step", "no parameter has a gradient", "call loss.backward() first, or pass closure or grads=");
   for (Entry& e : entries_)
@@ -163,11 +173,12 @@ void Driver::update(size_t place, const Tensor& g) {
   Entry& e = entries_[place];
   check_gradient(e.p, g);
   check_writable(e.p, "step");
+  device_ = e.p.device();
   struct Release {
     Tensor& g;
     ~Release() { g = Tensor(); }
   } guard{e.g};
-  e.g = g;
+  e.g = on_cuda(g) && !g.contiguous() ? clone(g) : g;
   e.active = e.n > 0;
   e.direct_g = g.contiguous() && g.dtype() == e.compute;
   needs_sums_ = needs_norms_ = false;

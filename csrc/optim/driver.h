@@ -27,6 +27,12 @@
 #include "optim/formats.h"
 #include "optim/registry.h"
 
+namespace pb::cuda {
+struct OptimTable;  // cuda/optim_call.h
+struct OptimArgs;
+struct OptimReplay;  // cuda/capture.h
+}  // namespace pb::cuda
+
 namespace pb::optim {
 
 inline constexpr int64_t kChunk = 16384;  // elements that one thread takes at once: 64 KiB a float32 stream
@@ -72,7 +78,11 @@ class Driver {
   void group(const RuleRow& rule, const double* hyper, const GroupOptions& options);
   void add(const Tensor& p, const Tensor& g, const Tensor& origin = Tensor());
   void prepare(const StepOptions& options);
-  void execute();  // touches no handle: may run without the interpreter lock
+  void execute();  // touches no handle: may run without the interpreter lock, where the tensors lie on the CPU
+  Device device() const { return device_; }
+  // The next step of a captured one: begin, the groups, replay; the caller launches. False: it must be captured anew.
+  bool replay(cuda::OptimReplay& r);
+  StepResult replay_result(cuda::OptimReplay& r);  // waits for the step
   StepResult commit();
   void release_gradients();
 
@@ -135,6 +145,15 @@ class Driver {
   };
 
   bool same(const Entry& e, const Tensor& p) const;
+  // On a device (cuda/optim_call.cpp).
+  void execute_device();
+  void check_device_entry(const Entry& e) const;
+  bool in_range(const Entry& e) const;
+  void fill_device_table(std::vector<Tensor>& noise);
+  void upload_steps();
+  void note_replay();
+  void device_sums(const cuda::OptimArgs& base);
+
   void settle(const StepOptions& options);
   void rebuild();
   void prepare_entry(Entry& e);
@@ -166,6 +185,8 @@ class Driver {
   std::vector<double> sums_;    // of squares, by chunk
   std::vector<double> parts_;   // of the rule's sums, by chunk
   std::vector<double> totals_;  // of squares, by tensor
+  Device device_;               // of the parameters that have a gradient
+  std::shared_ptr<cuda::OptimTable> device_table_;
   size_t cursor_ = 0;
   int64_t elements_ = 0;             // of the table
   int64_t first_ = 0, running_ = 0;  // the elements that a pass runs over

@@ -22,8 +22,10 @@ int64_t bytes_of(Format f, const Tensor& p) {
 }
 
 Slot make_slot(const Tensor& p, Format f) {
+  if (f != Format::Exact && on_cuda(p))
+    fail<DeviceError>("step", "narrow state formats do not exist on a CUDA device", "leave state= out", p);
   if (f == Format::Int8) return {full_int(p.shape(), 0, DType::U8), zeros({blocks_of(p.size())}, DType::F32)};
-  return {zeros(p.shape(), f == Format::BF16 ? DType::BF16 : compute_dtype(p.dtype())), Tensor()};
+  return {zeros(p.shape(), f == Format::BF16 ? DType::BF16 : compute_dtype(p.dtype()), p.device()), Tensor()};
 }
 
 Tensor widen(const Slot& s, DType compute) {
@@ -38,6 +40,7 @@ Tensor widen(const Slot& s, DType compute) {
 
 Slot convert(const Slot& s, Format f, DType compute) {
   if (format_of(s) == f && (f != Format::Exact || s.data.dtype() == compute)) return s;
+  if (on_cuda(s.data)) fail<DeviceError>("step", "narrow state formats do not exist on a CUDA device", "leave state= out", s.data);
   Tensor wide = widen(s, f == Format::Exact ? compute : DType::F32);
   if (f == Format::Exact) return {wide, Tensor()};
   if (f == Format::BF16) {
@@ -53,8 +56,8 @@ Slot convert(const Slot& s, Format f, DType compute) {
 
 Tensor make_rest(const Tensor& p, Rounding r) {
   if (!is_half(p.dtype()) || r < Rounding::Kahan) return Tensor();
-  if (r == Rounding::Kahan) return zeros(p.shape(), p.dtype());
-  Tensor master = empty(p.shape(), DType::F32);
+  if (r == Rounding::Kahan) return zeros(p.shape(), p.dtype(), p.device());
+  Tensor master = empty(p.shape(), DType::F32, p.device());
   copy_into(master, p);
   return master;
 }

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cpu/isa_std.h"
+#include "cuda/optim_call.h"
 #include "families/map.h"
 #include "optim/driver.h"
 
@@ -97,6 +98,7 @@ void Driver::pass(void* self, int64_t begin, int64_t end) {
 }
 
 void Driver::execute() {
+  if (device_.kind == Device::CUDA) return execute_device();
   multiplier_ = 1 / options_.scale;
   if (options_.measure || needs_sums_)
     pb_parallel_for(running_, needs_sums_ ? kGrain : 4 * kGrain, &pass<&Driver::read_chunk>, this);
@@ -403,6 +405,7 @@ double global_norm(std::span<const Tensor> tensors, bool* finite) {
       if (!ok) __atomic_store_n(&j.finite, false, __ATOMIC_RELAXED);
     }
   };
+  if (common_device("norm", tensors).kind == Device::CUDA) return cuda::device_norm(tensors, finite);
   std::vector<double> totals;
   Job job;
   for (const Tensor& t : tensors) {

@@ -151,6 +151,12 @@ Tensor clone(const Tensor& t) {
   return c;
 }
 
+void mixed_devices(const char* op, const Tensor& a, const Tensor& b) {
+  const Tensor& there = on_cuda(a) ? a : b;
+  fail<DeviceError>(op, "the tensors lie on " + device_name(a.device()) + " and " + device_name(b.device()),
+                    "move one: x.to(\"" + device_name(there.device()) + "\")", a, b);
+}
+
 Tensor to_device(const Tensor& t, Device device) {
   if (t.device() == device) return t;
   Tensor c = empty(t.shape(), t.dtype(), device);

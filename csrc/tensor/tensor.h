@@ -175,6 +175,21 @@ double item_double(const Tensor& t);  // value of a one-element tensor
 int64_t item_int(const Tensor& t);
 void check_writable(const Tensor& t, const char* op);
 
+// The device where an op on these tensors runs; DeviceError when they lie on several. A Python number lies nowhere.
+[[noreturn]] void mixed_devices(const char* op, const Tensor& a, const Tensor& b);
+template <class List>
+inline Device common_device(const char* op, const List& in) {
+  const Tensor* first = nullptr;
+  for (const Tensor& t : in) {
+    if (!t || t.weak()) continue;
+    if (!first)
+      first = &t;
+    else if (!(t.device() == first->device()))
+      mixed_devices(op, *first, t);
+  }
+  return first ? first->device() : Device{};
+}
+
 // ---- modes of this thread
 struct Mode {
   bool grad = true;

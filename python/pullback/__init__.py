@@ -44,6 +44,7 @@ from .transforms import (
 
 if TYPE_CHECKING:
     from . import cuda, data, fewbit, fused, io, losses, memory, nn, optim, random, testing, train
+    from ._capture import capture
     from ._precision import autocast
     from .io import load, save
     from .memory import saving
@@ -57,6 +58,7 @@ _LAZY_MODULES = (
 )
 _LAZY_NAMES = {
     "autocast": "_precision",
+    "capture": "_capture",
     "functional_call": "nn",
     "load": "io",
     "manual_seed": "random",

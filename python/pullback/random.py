@@ -30,11 +30,6 @@ __all__ = [
 Shape = int | Sequence[int]
 
 
-def _device(device: Any) -> None:
-    if device is not None:
-        C.empty((0,), device=device)  # raises DeviceError for one that is not there
-
-
 def _floating(op: str, dtype: Any) -> Any:
     if dtype is None:
         return C.float32
@@ -62,11 +57,10 @@ def normal(
         >>> pb.random.normal((2, 3), rng=pb.random.Generator(1)).shape
         (2, 3)
     """
-    _device(device)
     _finite("normal", mean=mean, std=std)
     if std < 0:
         raise ValueError(f"random.normal: std must not be negative, got {std}\nhelp: pass std >= 0")
-    return C.draw_normal(shape, mean, std, _floating("normal", dtype), rng)
+    return C.draw_normal(shape, mean, std, _floating("normal", dtype), rng, device)
 
 
 def uniform(
@@ -83,13 +77,12 @@ def uniform(
         >>> bool(pb.all(x >= 2)), bool(pb.all(x <= 3))
         (True, True)
     """
-    _device(device)
     _finite("uniform", low=low, high=high)
     if high < low:
         raise ValueError(
             f"random.uniform: high {high} is below low {low}\nhelp: numbers are drawn between low and high"
         )
-    return C.draw_uniform(shape, low, high, _floating("uniform", dtype), rng)
+    return C.draw_uniform(shape, low, high, _floating("uniform", dtype), rng, device)
 
 
 def exponential(
@@ -105,11 +98,10 @@ def exponential(
         >>> bool(pb.all(pb.random.exponential(10) > 0))
         True
     """
-    _device(device)
     _finite("exponential", rate=rate)
     if rate <= 0:
         raise ValueError(f"random.exponential: rate must be positive, got {rate}\nhelp: the mean is 1 / rate")
-    return C.draw_exponential(shape, rate, 0.0, _floating("exponential", dtype), rng)
+    return C.draw_exponential(shape, rate, 0.0, _floating("exponential", dtype), rng, device)
 
 
 def gumbel(
@@ -125,11 +117,10 @@ def gumbel(
         >>> pb.random.gumbel(4).shape
         (4,)
     """
-    _device(device)
     _finite("gumbel", loc=loc, scale=scale)
     if scale < 0:
         raise ValueError(f"random.gumbel: scale must not be negative, got {scale}\nhelp: pass scale >= 0")
-    return C.draw_gumbel(shape, loc, scale, _floating("gumbel", dtype), rng)
+    return C.draw_gumbel(shape, loc, scale, _floating("gumbel", dtype), rng, device)
 
 
 def randint(
@@ -146,8 +137,7 @@ def randint(
         >>> int(pb.min(x)) >= 0, int(pb.max(x)) <= 5
         (True, True)
     """
-    _device(device)
-    return C.draw_randint(low, high, shape, C.int64 if dtype is None else dtype, rng)
+    return C.draw_randint(low, high, shape, C.int64 if dtype is None else dtype, rng, device)
 
 
 def permutation(n: int, *, dtype: Any = None, device: Any = None, rng: Any = None) -> C.Tensor:
@@ -160,8 +150,7 @@ def permutation(n: int, *, dtype: Any = None, device: Any = None, rng: Any = Non
         >>> sorted(pb.random.permutation(4).tolist())
         [0, 1, 2, 3]
     """
-    _device(device)
-    order = C.draw_permutation(n, rng)
+    order = C.draw_permutation(n, rng, device)
     return order if dtype is None else order.astype(dtype)
 
 
@@ -183,8 +172,7 @@ def bernoulli(
         >>> pb.random.bernoulli(1.0, 3).tolist()
         [True, True, True]
     """
-    _device(device)
-    p = C.asarray(p).detach()
+    p = C.asarray(p, device=device).detach()
     if not p.dtype.is_floating:
         p = p.astype(C.float32)
     if not bool(C.all(C.logical_and(p >= 0, p <= 1))):
@@ -213,8 +201,7 @@ def categorical(
         >>> pb.random.categorical(pb.tensor([[0.0, -float("inf")], [-float("inf"), 0.0]])).tolist()
         [0, 1]
     """
-    _device(device)
-    logits = C.asarray(logits).detach().astype(C.float64)
+    logits = C.asarray(logits, device=device).detach().astype(C.float64)
     if not -logits.ndim <= axis < logits.ndim or logits.shape[axis] == 0:
         raise C.ShapeError(
             f"random.categorical: logits of shape {tuple(logits.shape)} have no categories on axis {axis}\n"
@@ -232,6 +219,6 @@ def categorical(
             "random.categorical: a row holds NaN or +inf, or nothing but -inf\n"
             "help: every row needs a finite largest logit"
         )
-    noise = C.draw_gumbel((*out, logits.shape[-1]), 0.0, 1.0, C.float64, rng)
+    noise = C.draw_gumbel((*out, logits.shape[-1]), 0.0, 1.0, C.float64, rng, logits.device)
     index = C.argmax(logits + noise, axis=-1)
     return index if dtype is None else index.astype(dtype)

@@ -16,7 +16,7 @@ namespace emulator {
 
 namespace {
 
-constexpr size_t kPage = 4096, kAlign = 256, kSpace = size_t(256) << 30;
+constexpr size_t kPage = 4096, kNear = 1 << 20, kAlign = 256, kSpace = size_t(256) << 30;
 
 // An allocation ends at the end of a page, bar the alignment, and the page behind it is never open.
 struct Allocation {
@@ -127,8 +127,9 @@ std::string describe(const void* p) {
   std::string where = " on device " + std::to_string(device);
   const Allocation* a = before(devices[device], p);
   if (a && at < a->start + a->bytes)
-    return std::to_string(at - a->start) + " bytes into an allocation of " + std::to_string(a->bytes) + " bytes" + where;
-  if (a && at < a->pages + a->page_bytes + kPage)
+    return std::to_string(at - a->start) + " bytes into an allocation of " + std::to_string(a->bytes) + " bytes" +
+           where;
+  if (a && at < a->pages + a->page_bytes + kNear)
     return std::to_string(at - (a->start + a->bytes)) + " bytes past the end of an allocation of " +
            std::to_string(a->bytes) + " bytes" + where;
   return "memory that is not allocated" + where;

@@ -60,7 +60,8 @@ constexpr size_t kStack = 128 << 10;
 
 Context* new_context(void (*entry)()) {
   size_t page = size_t(sysconf(_SC_PAGESIZE));
-  void* memory = mmap(nullptr, kStack + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, kStack + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   mprotect(memory, page, PROT_NONE);
   auto* c = new Context;

@@ -91,15 +91,18 @@ void votes(A a) {
 }
 void shuffles(A a) {
   float x = float(threadIdx.x);
-  float r[6] = {__shfl_sync(kAll, x, 5),         __shfl_up_sync(kAll, x, 3),       __shfl_down_sync(kAll, x, 3),
-                __shfl_xor_sync(kAll, x, 6, 16), __shfl_sync(kAll, x, 9, 8),       __shfl_down_sync(kAll, x, 7, 16)};
+  float r[6] = {__shfl_sync(kAll, x, 5),         __shfl_up_sync(kAll, x, 3), __shfl_down_sync(kAll, x, 3),
+                __shfl_xor_sync(kAll, x, 6, 16), __shfl_sync(kAll, x, 9, 8), __shfl_down_sync(kAll, x, 7, 16)};
   for (int i = 0; i < 6; i++) a.out[i * int(blockDim.x) + int(threadIdx.x)] = r[i];
 }
 void warp_values(A a) {
   unsigned lane = threadIdx.x % 32;
-  float r[6] = {float(__reduce_add_sync(kAll, lane)), float(__reduce_max_sync(kAll, int(lane) - 40)),
-                float(__reduce_min_sync(kAll, int(lane) - 20)), float(__popc(__match_any_sync(kAll, lane % 3))),
-                float(__all_sync(kAll, lane < 32)), float(__any_sync(kAll, lane == 40))};
+  float r[6] = {float(__reduce_add_sync(kAll, lane)),
+                float(__reduce_max_sync(kAll, int(lane) - 40)),
+                float(__reduce_min_sync(kAll, int(lane) - 20)),
+                float(__popc(__match_any_sync(kAll, lane % 3))),
+                float(__all_sync(kAll, lane < 32)),
+                float(__any_sync(kAll, lane == 40))};
   for (int i = 0; i < 6; i++) a.out[i * int(blockDim.x) + int(threadIdx.x)] = r[i];
 }
 void total(A a) { atomicAdd(&a.out[0], 1.0f); }

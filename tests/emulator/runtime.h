@@ -58,7 +58,7 @@ namespace emulator {
 struct Runtime {
   std::recursive_mutex lock;
   cudaError_t sticky = cudaSuccess, last = cudaSuccess;
-  std::string text;  // of the failure of a kernel
+  std::string text;   // of the failure of a kernel
   bool lazy = false;  // work waits in the streams until somebody has to wait for it
   int devices = 1;
   std::set<EmulatedStream*> streams;

@@ -22,8 +22,8 @@ void __tsan_release(void* p);
 #define PB_ACQUIRE(p) __tsan_acquire(p)
 #define PB_RELEASE(p) __tsan_release(p)
 #else
-#define PB_ACQUIRE(p) (void)0
-#define PB_RELEASE(p) (void)0
+#define PB_ACQUIRE(p) (void)(p)
+#define PB_RELEASE(p) (void)(p)
 #endif
 
 uint3 threadIdx, blockIdx;
@@ -242,13 +242,13 @@ void answer_round(unsigned first, unsigned mask) {
     if (!(mask >> i & 1)) continue;
     uint64_t v = value[i] = block.threads[first + i].hand.value;
     bits |= uint64_t(v != 0) << i;
-    all = !begun                                     ? v
-          : kind == Exchange::Add                    ? uint64_t(uint32_t(all + v))
-          : kind == Exchange::Min                    ? std::min(all, v)
-          : kind == Exchange::Max                    ? std::max(all, v)
-          : kind == Exchange::And                    ? all & v
-          : kind == Exchange::Or                     ? all | v
-                                                     : all ^ v;
+    all = !begun                  ? v
+          : kind == Exchange::Add ? uint64_t(uint32_t(all + v))
+          : kind == Exchange::Min ? std::min(all, v)
+          : kind == Exchange::Max ? std::max(all, v)
+          : kind == Exchange::And ? all & v
+          : kind == Exchange::Or  ? all | v
+                                  : all ^ v;
     begun = true;
   }
   for (unsigned i = 0; i < kWarp; i++) {
@@ -355,9 +355,11 @@ Schedule& schedule() {
 }
 
 int barrier(Vote vote, bool mine, const Place& at) {
-  if (block.file && (block.line != at.line() || std::strcmp(block.file, at.file_name()) != 0 || block.vote != vote))
-    fail("divergent barrier: thread " + std::to_string(index_of(*running)) + " at " +
-         place(at.file_name(), at.line()) + ", others wait at " + place(block.file, block.line));
+  if (block.file &&
+      (block.line != at.line() || (block.file != at.file_name() && std::strcmp(block.file, at.file_name()) != 0) ||
+       block.vote != vote))
+    fail("divergent barrier: thread " + std::to_string(index_of(*running)) + " at " + place(at.file_name(), at.line()) +
+         ", others wait at " + place(block.file, block.line));
   block.file = at.file_name();
   block.line = at.line();
   block.vote = vote;
@@ -395,8 +397,8 @@ uint64_t exchange(Exchange kind, unsigned mask, uint64_t value, int source, cons
     fail("thread " + std::to_string(index_of(t)) + " calls a warp function at " + place(at.file_name(), at.line()) +
          " whose mask does not name it");
   if (kind == Exchange::Shuffle && !(mask >> (source & 31) & 1))
-    fail("thread " + std::to_string(index_of(t)) + " shuffles at " + place(at.file_name(), at.line()) +
-         " from lane " + std::to_string(source & 31) + ", which the mask does not name");
+    fail("thread " + std::to_string(index_of(t)) + " shuffles at " + place(at.file_name(), at.line()) + " from lane " +
+         std::to_string(source & 31) + ", which the mask does not name");
   bool complete = true;
   for (unsigned i = 0; i < kWarp; i++) {
     if (!(mask >> i & 1) || i == mine) continue;

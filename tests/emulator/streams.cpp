@@ -11,7 +11,8 @@ namespace {
 // Bytes from one place to another, each of which may be device memory.
 cudaError_t transfer(void* to, const void* from, size_t bytes) {
   int a = device_of(to), b = device_of(from);
-  if ((a >= 0 && !device_holds(to, bytes)) || (b >= 0 && !device_holds(from, bytes))) return give(cudaErrorInvalidValue);
+  if ((a >= 0 && !device_holds(to, bytes)) || (b >= 0 && !device_holds(from, bytes)))
+    return give(cudaErrorInvalidValue);
   Opened first(a), second(b);
   std::memmove(to, from, bytes);
   return cudaSuccess;
@@ -34,8 +35,8 @@ cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, 
   Work work;
   bool from_pageable = device_of(from) < 0 && !is_pinned(from);
   if (from_pageable && !captures(*s)) {  // staged before the call returns
-    auto staged = std::make_shared<std::vector<char>>(static_cast<const char*>(from),
-                                                      static_cast<const char*>(from) + bytes);
+    auto staged =
+        std::make_shared<std::vector<char>>(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
     work.run = [to, staged] { return transfer(to, staged->data(), staged->size()); };
   } else {
     work.run = [to, from, bytes] { return transfer(to, from, bytes); };
@@ -329,7 +330,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   if (enter.error) return enter.error;
   EmulatedStream* s = real(stream);
   if (!s) return give(cudaErrorInvalidResourceHandle);
-  *status = !captures(*s)         ? cudaStreamCaptureStatusNone
+  *status = !captures(*s)        ? cudaStreamCaptureStatusNone
             : s->capture->spoilt ? cudaStreamCaptureStatusInvalidated
                                  : cudaStreamCaptureStatusActive;
   return cudaSuccess;

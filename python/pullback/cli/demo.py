@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pullback as pb
+from pullback.cuda import to_device
 from pullback.data import DataLoader, RandomWindows, Windows
 from pullback.train import Trainer
 
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 def _digits(options: argparse.Namespace, name: str, make: Callable[[], Any], train: Any, test: Any) -> float:
     """Trains one classifier; its accuracy on the test images."""
     pb.manual_seed(options.seed)
-    model = make()
+    model = make().to(options.device)
     batch_size = 64
     steps = options.steps or 1000
     optimizer = pb.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
@@ -103,7 +104,7 @@ def _digits(options: argparse.Namespace, name: str, make: Callable[[], Any], tra
     print(f"{name}: {_size(model):,} parameters, {len(train):,} images, {steps:,} steps of {batch_size}")
     _fit(trainer, loader, DataLoader(test, 500), steps, options)
     accuracy = trainer.evaluate(DataLoader(test, 500))["accuracy"]
-    x, y = train.batch(pb.arange(min(batch_size, len(train))))
+    x, y = to_device(train.batch(pb.arange(min(batch_size, len(train)))), options.device)
     _report(trainer, folder, f"test accuracy {accuracy:.2%}", lambda: loss(model(x), y))
     return accuracy
 
@@ -120,7 +121,7 @@ def _optimizer(options: argparse.Namespace) -> int:
         row, missed = optimizers.setting(options.optimizer), []
         for name, make in nets.items():
             pb.manual_seed(options.seed)
-            model = make()
+            model = make().to(options.device)
             folder = Path(options.out) / options.optimizer / name.replace(" ", "-")
             print(f"{name}: {_size(model):,} parameters, {steps:,} steps of {row.batch_size}, {options.optimizer}")
             trainer = optimizers.train(
@@ -128,7 +129,7 @@ def _optimizer(options: argparse.Namespace) -> int:
                 saved=options.saved, checkpoint_dir=folder, progress=not options.no_progress,
             )  # fmt: skip
             value = optimizers.accuracy(model, test)
-            forward = partial(_loss, model, *test.tensors)
+            forward = partial(_loss, model, *to_device(test.tensors, options.device))
             _report(trainer, folder, f"test accuracy {value:.2%}, goal {row.goal:.0%}", forward)
             if not value >= row.goal:
                 missed.append(name)
@@ -142,7 +143,7 @@ def _text(options: argparse.Namespace) -> int:
     text = pb.data.text(options.path)
     context, batch_size, steps = 64, 12, options.steps or 2000
     pb.manual_seed(options.seed)
-    model = models.CharGPT(len(text.vocabulary), context)
+    model = models.CharGPT(len(text.vocabulary), context).to(options.device)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
@@ -166,11 +167,11 @@ def _text(options: argparse.Namespace) -> int:
         f"char GPT: {_size(model):,} parameters, {len(text):,} characters, {steps:,} steps of {batch_size} x {context}"
     )
     _fit(trainer, train, valid, steps, options)
-    x, y = next(iter(train))
+    x, y = to_device(next(iter(train)), options.device)
     result = f"validation loss {trainer.history['valid_loss'][-1]:.4f}"
     _report(trainer, folder, result, lambda: loss(model(x), y))
     model.eval()
-    start = text.encode("\n" if "\n" in text.vocabulary else text.vocabulary[0])
+    start = text.encode("\n" if "\n" in text.vocabulary else text.vocabulary[0]).to(options.device)
     sample = model.sample(start, 300, rng=pb.random.Generator(options.seed))
     print("-" * 72, text.decode(sample[1:]), "-" * 72, sep="\n")
     return 0

@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 import pullback as pb
+from pullback import _core as C
 
 
 def info() -> int:
@@ -26,10 +27,12 @@ def info() -> int:
 
 
 def _cuda() -> str:
-    if not any(Path(pb.__file__).parent.glob("_cuda*.so")):
-        return "not built"
     count = pb.cuda.device_count()
-    return f"kernels built, {count} device(s)" if count else "kernels built, no device found"
+    if count:
+        found = [C._cuda_properties(i) for i in range(count)]
+        return ", ".join(f"cuda:{i} {name} ({major}.{minor})" for i, (name, major, minor) in enumerate(found))
+    built = "built" if any(Path(pb.__file__).parent.glob("_cuda*.so")) else "not built"
+    return f"{built}; {C._cuda_missing()}"
 
 
 def ops() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pullback as pb
+from pullback.cuda import to_device
 from pullback import optim
 from pullback.data import DataLoader
 from pullback.train import Trainer
@@ -144,8 +145,9 @@ def train(name: str, model: Any, data: Any, steps: int, *, seed: int = 0, resume
 def accuracy(model: Any, data: Any) -> float:
     """The share of the images of a dataset that a model names rightly."""
     right = 0.0
+    device = next(iter(model.parameters())).device
     with pb.no_grad():
-        for x, y in DataLoader(data, 500):
+        for x, y in (to_device(batch, device) for batch in DataLoader(data, 500)):
             right += (pb.argmax(model(x), axis=1) == y).astype(pb.float32).sum().item()
     return right / len(data)
 

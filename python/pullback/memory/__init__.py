@@ -78,9 +78,13 @@ def saved_bytes(loss: Tensor) -> int:
 def stats(device: str = "cpu") -> dict[str, int]:
     """The allocator's figures: bytes (current, peak, reserved), calls (allocations, system_calls), live tensors, nodes.
 
+    Of a CUDA device those of `pb.cuda.memory_stats`.
+
     >>> sorted(pb.memory.stats())
     ['allocations', 'current', 'nodes', 'peak', 'reserved', 'system_calls', 'tensors']
     """
-    if device != "cpu":
-        raise C.DeviceError(f"memory.stats: device {device!r} is not available\nhelp: devices here: cpu")
-    return C.memory_stats()
+    if device == "cpu":
+        return C.memory_stats()
+    from ..cuda import memory_stats
+
+    return memory_stats(device)

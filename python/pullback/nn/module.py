@@ -218,7 +218,7 @@ class Module:
         with pb.no_grad():
             for name, value in values.items():
                 target = own[name].detach()
-                target[...] = value.astype(target.dtype)
+                target[...] = value.to(target.device).astype(target.dtype)
         return LoadResult(missing, unexpected)
 
     def train(self, mode: bool = True) -> Module:

@@ -206,6 +206,10 @@ class Optimizer:
         self.last_norm, self.last_skipped = self._driver.step(
             rows, ordered, clip_norm, clip_value, scale, self._origins
         )
+        if C._capturing():
+            from .._capture import joined
+
+            joined(self)
         return loss
 
     def check_in_backward(self) -> None:

@@ -13,8 +13,6 @@ _UPDATES = ("after", "in_backward")
 
 def check(options: Mapping[str, Any]) -> None:
     """Raises ValueError for what a trainer cannot be built from, by keyword."""
-    if options["capture"] is not False:
-        raise ValueError(f"Trainer: capture={options['capture']!r} is not built yet\nhelp: leave capture=False")
     for name, known in (("precision", _PRECISIONS), ("update", _UPDATES)):
         if options[name] not in known:
             raise ValueError(
@@ -44,6 +42,25 @@ def check_scaled(optimizers: Mapping[str, Any]) -> None:
             'Trainer: precision="float16" scales the loss, and an optimizer here evaluates the loss itself\n'
             'help: use precision="bfloat16"'
         )
+
+
+def check_capture(options: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:
+    """Raises where a step cannot be one graph."""
+    reason = ""
+    if options["step"] is not None:
+        reason = "step= may do what a graph cannot hold; use pb.capture inside it"
+    elif len(optimizers) > 1:
+        reason = "there are several optimizers"
+    elif options["accumulate"] != 1:
+        reason = "a step of several batches is no fixed unit"
+    elif options["update"] == "in_backward":
+        reason = 'update="in_backward" steps parameters one by one'
+    elif options["detect_anomaly"]:
+        reason = "detect_anomaly reads values on the way"
+    elif not all(type(o).step is pb.optim.Optimizer.step for o in optimizers.values()):
+        reason = "the optimizer does more in a step than its rule"
+    if reason:
+        raise ValueError(f"Trainer: capture=True is impossible here: {reason}\nhelp: leave capture=False")
 
 
 def check_in_backward(options: Mapping[str, Any], optimizers: Mapping[str, Any]) -> None:

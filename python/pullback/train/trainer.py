@@ -15,13 +15,14 @@ from typing import Any
 
 import pullback as pb
 from pullback._precision import LossScale
+from pullback.cuda import to_device
 
 from . import checkpoint
 from .callbacks import Callback, ProgressBar
 from .history import History
 from .keeping import Keeping
 from .loop import Context, Means, blame, count_items, is_number, windows
-from .options import check, check_in_backward, check_scaled, metrics_of
+from .options import check, check_capture, check_in_backward, check_scaled, metrics_of
 from .schedule import schedules_of
 
 
@@ -32,7 +33,7 @@ class Trainer:
     loss, or a dict of numbers with the scalar under "loss"; or it calls `ctx.backward(loss, name)` and
     `ctx.update(name)` itself, as with several optimizers, and returns a dict of numbers to log. One optimizer step is
     made for each `accumulate` batches, with the gradient of the mean over all their items, also for a shorter last
-    window. Numbers of steps and epochs count from the start of training, resumed parts included.
+    window. Batches are moved to the device where the model lies. Numbers of steps and epochs count from the start of training, resumed parts included.
 
     Args:
         model: a `pb.nn.Module`.
@@ -54,7 +55,9 @@ class Trainer:
         saved: what training's forward passes keep for backward, as `pb.saving` takes it.
         memory_budget: the most bytes that one batch may keep for backward; `pb.memory.plan` chooses what, for the first
             batch, and `trainer.keeping.plan` shows it.
-        capture: False.
+        capture: make each training step one CUDA graph (`pb.capture`), where the model lies on a device; elsewhere
+            without effect. Loss, metrics and model may not read values of tensors. A loss that is not finite is found
+            after its step.
         update: "after" backward, or "in_backward": each parameter is stepped as soon as its gradient is complete,
             which is then dropped. The same bits with less memory, for rules that look at one tensor at a time and
             without clip_norm; with `accumulate` in the backward of the last batch.
@@ -115,6 +118,9 @@ class Trainer:
             check_in_backward(options, self.optimizers)
         if precision == "float16":
             check_scaled(self.optimizers)
+        if capture:
+            check_capture(options, self.optimizers)
+        self._captured = pb.capture(self._whole_step) if capture else None
         self.precision, self._in_backward = precision, update == "in_backward"
         self._autocast = None if precision == "float32" else pb.autocast(precision)
         self.loss_scale = LossScale() if precision == "float16" else None
@@ -299,13 +305,16 @@ class Trainer:
 
     def _train_window(self, window: list[Any]) -> dict[str, Any]:
         counts = [self._items(batch) for batch in window]
+        window = [self._moved(batch) for batch in window]
         total = sum(counts)
         weights = [1.0 if self._sums_items else n / total if total else 0.0 for n in counts]
         for schedule in self._schedules:
             schedule.before_step(self.step)
         self.last_lr = self._rates()
         means = Means()
-        if any(getattr(o, "needs_closure", False) for o in self.optimizers.values()):
+        if self._captured is not None and self._device() != "cpu":
+            self._captured_step(window[0], counts[0], means)
+        elif any(getattr(o, "needs_closure", False) for o in self.optimizers.values()):
             self._closure_step(window, weights, counts, means)
         else:
             manual = False
@@ -437,6 +446,43 @@ class Trainer:
                 "help: pass detect_anomaly=True to find the op that made it"
             )
 
+    def _whole_step(self, x: Any, y: Any, scale: float | None) -> dict[str, Any]:
+        """Forward, backward and update of one batch without reading a value: what is captured."""
+        name = self.optimizer_name(None)
+        with self.keeping.around(self.model, lambda: self._compute((x, y), Context(self, training=False))[0]):
+            with self._autocast or contextlib.nullcontext():
+                assert self.loss is not None
+                prediction = self.model(x)
+                loss = self.loss(prediction, y)
+                with pb.no_grad():
+                    numbers = {key: f(prediction, y) for key, f in self.metrics.items()}
+            self.add_gradient(loss, 1.0, name)
+        optimizer = self.optimizers[name]
+        optimizer.step(clip_norm=self.clip_norm, scale=scale)
+        optimizer.zero_grad()
+        return {"loss": loss} | numbers
+
+    def _captured_step(self, batch: Any, count: float, means: Means) -> None:
+        assert self._captured is not None
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(
+                f"fit: a batch must be (x, y), got {type(batch).__name__}\nhelp: leave capture=False for other batches"
+            )
+        result = self._captured(*batch, None if self.loss_scale is None else self.loss_scale.value)
+        numbers = {name: float(value) for name, value in result.items()}
+        optimizer = self.optimizers[self.optimizer_name(None)]
+        if self.loss_scale is not None:
+            self._skipped = optimizer.last_skipped
+        else:
+            if not math.isfinite(numbers["loss"]):
+                raise FloatingPointError(
+                    f"fit: the loss is {numbers['loss']} at step {self.step + 1} (epoch {self.epoch + 1}), and with "
+                    "capture=True the step was made\nhelp: go on from a checkpoint with capture=False, which names "
+                    "the module"
+                )
+            self._check_skipped(optimizer)
+        means.add(numbers, count)
+
     def _closure_step(self, window: list[Any], weights: list[float], counts: list[float], means: Means) -> None:
         """The step of an optimizer that computes the loss itself, as often as its rule needs."""
         calls = 0
@@ -470,6 +516,14 @@ class Trainer:
             )
         return name
 
+    def _device(self) -> str:
+        return next((p.device for p in self.model.parameters()), "cpu")
+
+    def _moved(self, batch: Any) -> Any:
+        """The batch where the model lies; copies to a device do not wait."""
+        device = self._device()
+        return batch if device == "cpu" else to_device(batch, device)
+
     def _items(self, batch: Any) -> float:
         return float(self._count(batch)) if self._count is not None else count_items(batch, self.loss)
 
@@ -499,7 +553,7 @@ class Trainer:
         try:
             with self.averaged(), pb.no_grad():
                 for batch in data:
-                    _, numbers = self._compute(batch, Context(self, training=False))
+                    _, numbers = self._compute(self._moved(batch), Context(self, training=False))
                     means.add(numbers, self._items(batch))
         finally:
             if was_training:

@@ -82,9 +82,7 @@ inline void __syncthreads(PB_PLACE) { emulator::barrier(emulator::Vote::None, fa
 inline int __syncthreads_or(int p, PB_PLACE) { return emulator::barrier(emulator::Vote::Any, p != 0, at); }
 inline int __syncthreads_and(int p, PB_PLACE) { return emulator::barrier(emulator::Vote::All, p != 0, at); }
 inline int __syncthreads_count(int p, PB_PLACE) { return emulator::barrier(emulator::Vote::Count, p != 0, at); }
-inline void __syncwarp(unsigned mask = ~0u, PB_PLACE) {
-  emulator::exchange(emulator::Exchange::Sync, mask, 0, 0, at);
-}
+inline void __syncwarp(unsigned mask = ~0u, PB_PLACE) { emulator::exchange(emulator::Exchange::Sync, mask, 0, 0, at); }
 inline unsigned __activemask() { return emulator::active_lanes(); }
 #define __trap() ::emulator::trap("__trap()", ::emulator::Place::current())
 
@@ -121,14 +119,14 @@ template <class T>
 unsigned __match_any_sync(unsigned mask, T v, PB_PLACE) {
   return unsigned(emulator::exchange(emulator::Exchange::Match, mask, emulator::pack(v), 0, at));
 }
-#define PB_WARP_REDUCE(name, T, kind)                                                                   \
-  inline T name(unsigned mask, T v, PB_PLACE) {                                                         \
-    /* the sign bit is turned round so that one unsigned order serves both */                           \
-    constexpr uint64_t flip = std::is_signed_v<T> ? 0x80000000u : 0u;                                   \
-    constexpr bool ordered = emulator::Exchange::kind == emulator::Exchange::Min ||                     \
-                             emulator::Exchange::kind == emulator::Exchange::Max;                       \
-    uint64_t u = uint32_t(v) ^ (ordered ? flip : 0u);                                                   \
-    return T(uint32_t(emulator::exchange(emulator::Exchange::kind, mask, u, 0, at) ^ (ordered ? flip : 0u))); \
+#define PB_WARP_REDUCE(name, T, kind)                                                                               \
+  inline T name(unsigned mask, T v, PB_PLACE) {                                                                     \
+    /* the sign bit is turned round so that one unsigned order serves both */                                       \
+    constexpr uint64_t flip = std::is_signed_v<T> ? 0x80000000u : 0u;                                               \
+    constexpr bool ordered =                                                                                        \
+        emulator::Exchange::kind == emulator::Exchange::Min || emulator::Exchange::kind == emulator::Exchange::Max; \
+    uint64_t u = uint32_t(v) ^ (ordered ? flip : 0u);                                                               \
+    return T(uint32_t(emulator::exchange(emulator::Exchange::kind, mask, u, 0, at) ^ (ordered ? flip : 0u)));       \
   }
 PB_WARP_REDUCE(__reduce_add_sync, unsigned, Add)
 PB_WARP_REDUCE(__reduce_add_sync, int, Add)
@@ -184,10 +182,10 @@ inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // ---- loads and stores with hints
-#define PB_LOAD(name)          \
-  template <class T>           \
-  inline T name(const T* p) {  \
-    return *p;                 \
+#define PB_LOAD(name)         \
+  template <class T>          \
+  inline T name(const T* p) { \
+    return *p;                \
   }
 PB_LOAD(__ldg)
 PB_LOAD(__ldcs)
@@ -196,10 +194,10 @@ PB_LOAD(__ldca)
 PB_LOAD(__ldlu)
 PB_LOAD(__ldcv)
 #undef PB_LOAD
-#define PB_STORE(name)                                   \
-  template <class T>                                     \
-  inline void name(T* p, std::type_identity_t<T> v) {    \
-    *p = v;                                              \
+#define PB_STORE(name)                                \
+  template <class T>                                  \
+  inline void name(T* p, std::type_identity_t<T> v) { \
+    *p = v;                                           \
   }
 PB_STORE(__stcs)
 PB_STORE(__stcg)
@@ -275,8 +273,8 @@ inline double __hiloint2double(int high, int low) {
   return std::bit_cast<double>(uint64_t(uint32_t(high)) << 32 | uint32_t(low));
 }
 
-#define PB_MIN_MAX(T)                                \
-  inline T min(T a, T b) { return b < a ? b : a; }   \
+#define PB_MIN_MAX(T)                              \
+  inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 PB_MIN_MAX(int)
 PB_MIN_MAX(unsigned)

@@ -1,0 +1,52 @@
+"""The tests of tests/device in the emulator, in processes of their own, and training on the emulated device."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import emulator_library as emulator
+import pytest
+
+import pullback as pb
+
+TESTS = Path(__file__).resolve().parent
+ORDERS = {"up": "0", "down": "1", "shuffled": "5"}
+
+
+@pytest.fixture(scope="session")
+def emulated() -> Path:
+    return emulator.build()
+
+
+def run(library: Path, *command: str, order: str = "up", **more: str) -> str:
+    """A command with the emulated device; its output. Fails with what it printed."""
+    env = {**os.environ, "PULLBACK_EMULATE": str(library), "PULLBACK_EMULATE_ORDER": ORDERS[order], **more}
+    env["PYTHONPATH"] = os.pathsep.join([str(TESTS / "device"), str(Path(pb.__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, env=env, cwd=TESTS.parent, timeout=280
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return done.stdout
+
+
+def suite(library: Path, name: str, *options: str, **settings: str) -> None:
+    output = run(library, "-m", "pytest", f"tests/device/{name}.py", *options, **settings)
+    assert re.search(r"[1-9]\d* passed", output) or re.search(r"\.\s+\[100%\]", output), output
+
+
+def test_map_and_reduce_rows(emulated):
+    suite(emulated, "map_rows")
+
+
+def test_optimizers(emulated):
+    suite(emulated, "optim_rules")
+
+
+@pytest.mark.parametrize("order", ["down", "shuffled"])
+def test_orders(emulated, order):
+    """Kernels whose threads wait for one another, in the other schedules, with work that waits in the streams."""
+    suite(emulated, "map_rows", "-k", "reductions or dropout", order=order, PULLBACK_EMULATE_LAZY="1")
