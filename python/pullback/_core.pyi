@@ -1653,6 +1653,11 @@ class OptimDriver:
     def step(self, groups: list, grads: object | None, clip_norm: object | None, clip_value: object | None, scale: object | None, origins: object | None=None) -> tuple:
         """(norm or None, skipped)."""
 
+    def backward_step(self, loss: Tensor, groups: list, clip_value: object | None) -> None:
+        """
+        Backward from the loss; each parameter is stepped as soon as its gradient is complete, which is not kept.
+        """
+
     def get_state(self, p: Tensor) -> Any:
         """The step count, the state tensors and the state numbers of p."""
 
@@ -1794,6 +1799,21 @@ def _has_tangent(arg: Tensor, /) -> builtins.bool:
 
 def _custom(name: str, inputs: object, outputs: object, pull: object, push: object | None) -> tuple:
     ...
+
+def _enter_autocast(lower: DTypeOf, on: builtins.bool) -> tuple:
+    ...
+
+def _leave_autocast(lower: DTypeOf, on: builtins.bool) -> None:
+    ...
+
+def _autocast_state() -> tuple:
+    ...
+
+def _autocast(op: str, *tensors) -> Any:
+    ...
+
+def _autocast_table() -> list:
+    """What pb.autocast does to each op: op, cpu, cuda."""
 
 def _cuda_device_count() -> int:
     """The number of CUDA devices that driver and library find."""
