@@ -58,7 +58,7 @@ def lstm(lib: Any) -> Work:
 
 
 def jacobian(lib: Any) -> Work:
-    """300 outputs (100 points in space) by 26 inputs in forward mode: angles turn a chain of bones, one after another."""
+    """300 outputs (100 points in space) by 26 inputs in forward mode: angles turn a chain of bones, one by one."""
     bones = [lib.tensor(normal((3, 3), seed, 0.5)) for seed in range(INPUTS)]
     points = lib.tensor(normal((3, POINTS), 99))
     x = lib.tensor(normal((INPUTS,), 100, 0.3))

@@ -33,32 +33,33 @@ void bind_fused(nb::module_& m) {
       },
       nb::arg("x"), nb::arg("bias").none(), nb::arg("act"), nb::arg("p"), nb::arg("rng").none(),
       nb::arg("saved").none());
-  m.def(
-      "_linear_act",
-      behind_front("_linear_act", [](const Operand& x, const Operand& weight, nb::handle bias, std::string_view act, nb::handle saved) {
-        Saving s = saving_from(saved.ptr(), "linear_act", true, true);
-        return linear_act(x.t, weight.t, or_none(bias), find_map(act), saved.is_none() ? nullptr : &s);
-      }),
-      nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("act"), nb::arg("saved").none());
+  m.def("_linear_act",
+        behind_front(
+            "_linear_act",
+            [](const Operand& x, const Operand& weight, nb::handle bias, std::string_view act, nb::handle saved) {
+              Saving s = saving_from(saved.ptr(), "linear_act", true, true);
+              return linear_act(x.t, weight.t, or_none(bias), find_map(act), saved.is_none() ? nullptr : &s);
+            }),
+        nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(), nb::arg("act"), nb::arg("saved").none());
   m.def(
       "_gated",
       [](std::string_view op, const Operand& a, const Operand& b, int bits) {
         return gated(find_map(op), a.t, b.t, bits);
       },
       nb::arg("op"), nb::arg("a"), nb::arg("b"), nb::arg("bits"));
-  m.def(
-      "_linear_cross_entropy",
-      behind_front("_linear_cross_entropy", [](const Operand& x, const Operand& weight, const Operand& target, nb::handle bias, nb::handle ignored,
-         double smoothing, std::string_view reduction) {
-        CrossEntropyOptions o;
-        o.has_ignored = !ignored.is_none();
-        if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
-        o.smoothing = smoothing;
-        o.reduction = reduction_of(reduction);
-        return linear_cross_entropy(x.t, weight.t, or_none(bias), target.t, o);
-      }),
-      nb::arg("x"), nb::arg("weight"), nb::arg("target"), nb::arg("bias").none(), nb::arg("ignore_index").none(),
-      nb::arg("label_smoothing"), nb::arg("reduction"));
+  m.def("_linear_cross_entropy",
+        behind_front("_linear_cross_entropy",
+                     [](const Operand& x, const Operand& weight, const Operand& target, nb::handle bias,
+                        nb::handle ignored, double smoothing, std::string_view reduction) {
+                       CrossEntropyOptions o;
+                       o.has_ignored = !ignored.is_none();
+                       if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
+                       o.smoothing = smoothing;
+                       o.reduction = reduction_of(reduction);
+                       return linear_cross_entropy(x.t, weight.t, or_none(bias), target.t, o);
+                     }),
+        nb::arg("x"), nb::arg("weight"), nb::arg("target"), nb::arg("bias").none(), nb::arg("ignore_index").none(),
+        nb::arg("label_smoothing"), nb::arg("reduction"));
   auto info = [](const char* name, const char* signature, const char* doc) {
     add_info({name, "Custom", signature, doc});
   };

@@ -156,13 +156,12 @@ PyObject* make_op(const MapOp& op) {
 void bind_reductions(nb::module_& m) {
   for (const ReduceOp* op : reduce_ops()) {
     if (op->name[0] == '_') continue;
-    m.def(
-        std::string(op->name).c_str(),
-        behind_front(op->name.data(),
-                     [op](const Operand& x, const Axes& axis, bool keepdims) {
-                       return reduce_call(*op, x.t, axis.axes, keepdims, axis.all);
-                     }),
-        nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
+    m.def(std::string(op->name).c_str(),
+          behind_front(op->name.data(),
+                       [op](const Operand& x, const Axes& axis, bool keepdims) {
+                         return reduce_call(*op, x.t, axis.axes, keepdims, axis.all);
+                       }),
+          nb::arg("x"), nb::arg("axis") = nb::none(), nb::arg("keepdims") = false, std::string(op->doc).c_str());
   }
 }
 

@@ -97,21 +97,20 @@ void bind_norms(nb::module_& m) {
 void bind_losses(nb::module_& m) {
   using Loss = Tensor (*)(const Tensor&, const Tensor&, const Tensor&, const CrossEntropyOptions&);
   auto add = [&](const char* name, const char* op, Loss loss) {
-    m.def(
-        name,
-        behind_front(name,
-                     [=](const Operand& x, const Operand& target, int64_t axis, nb::handle weight, nb::handle ignored,
-                         double smoothing, std::string_view reduction) {
-                       CrossEntropyOptions o;
-                       o.axis = axis;
-                       o.has_ignored = !ignored.is_none();
-                       if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
-                       o.smoothing = smoothing;
-                       o.reduction = reduction_of(reduction, op);
-                       return loss(x.t, target.t, optional(weight), o);
-                     }),
-        nb::arg("x"), nb::arg("target"), nb::arg("axis"), nb::arg("weight").none(), nb::arg("ignore_index").none(),
-        nb::arg("label_smoothing"), nb::arg("reduction"));
+    m.def(name,
+          behind_front(name,
+                       [=](const Operand& x, const Operand& target, int64_t axis, nb::handle weight, nb::handle ignored,
+                           double smoothing, std::string_view reduction) {
+                         CrossEntropyOptions o;
+                         o.axis = axis;
+                         o.has_ignored = !ignored.is_none();
+                         if (o.has_ignored) o.ignored = nb::cast<int64_t>(ignored);
+                         o.smoothing = smoothing;
+                         o.reduction = reduction_of(reduction, op);
+                         return loss(x.t, target.t, optional(weight), o);
+                       }),
+          nb::arg("x"), nb::arg("target"), nb::arg("axis"), nb::arg("weight").none(), nb::arg("ignore_index").none(),
+          nb::arg("label_smoothing"), nb::arg("reduction"));
   };
   add("_cross_entropy", "cross_entropy", &cross_entropy);
   add("_nll", "nll", &nll);

@@ -8,12 +8,12 @@
 namespace pb {
 
 // Note [Autocast]
-// The policy is one table of op names (autocast.cpp) with PyTorch's choices for each kind of device. The front of an op,
-// which is where a call from Python arrives, casts the floating inputs as the row says; what the op is made of, and all
-// of backward, never looks. A cast is an op of its own with a node, so a float32 parameter receives a float32 gradient.
-// Casts of leaves to the lower type are kept until the outermost context of the thread ends: a parameter that several
-// ops read is cast once for each of its versions, and its gradients are summed before they are widened. float64,
-// integers and Python numbers are never cast.
+// The policy is one table of op names (autocast.cpp) with PyTorch's choices for each kind of device. The front of an
+// op, which is where a call from Python arrives, casts the floating inputs as the row says; what the op is made of, and
+// all of backward, never looks. A cast is an op of its own with a node, so a float32 parameter receives a float32
+// gradient. Casts of leaves to the lower type are kept until the outermost context of the thread ends: a parameter that
+// several ops read is cast once for each of its versions, and its gradients are summed before they are widened.
+// float64, integers and Python numbers are never cast.
 enum class CastTo : uint8_t {
   Own,      // no row: the op computes in the types of its inputs
   Lower,    // the type of the context

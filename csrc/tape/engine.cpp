@@ -304,9 +304,9 @@ class Run {
     const Edge& e = n->edges[0];
     if (e.node) {
       if (e.node->run != this || !wanted(e)) return false;
-      Tensor* sum = e.index == 0                               ? &e.node->cotangent
+      Tensor* sum = e.index == 0                              ? &e.node->cotangent
                     : e.index - 1 < e.node->cotangents.size() ? &e.node->cotangents[e.index - 1]
-                                                               : nullptr;
+                                                              : nullptr;
       return sum && *sum && unique(*sum) && adds(*sum, g) && n->add_into(*sum, g);
     }
     if (!wrt_.empty() || !e.leaf->meta || !e.leaf->meta->grad || !e.leaf->meta->hooks.empty()) return false;
