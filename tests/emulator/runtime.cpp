@@ -1,6 +1,8 @@
 // Devices, errors, kernels and the order of work in streams.
 #include "runtime.h"
 
+#include <execinfo.h>
+
 #include <csignal>
 #include <cstdio>
 
@@ -47,12 +49,16 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   } else if (signal == SIGSEGV && device_of(address) >= 0) {
     std::fprintf(stderr, "emulator: the host touched device memory: %s\n", describe(address).c_str());
     std::fflush(stderr);
+    void* frames[24];
+    backtrace_symbols_fd(frames, backtrace(frames, 24), 2);
   }
   hand_on(signal, info, context);
 }
 
 void catch_faults() {
 #if !defined(__SANITIZE_ADDRESS__)
+  void* frame;
+  backtrace(&frame, 1);  // loads what it needs before a handler calls it
   struct sigaction action{};
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
