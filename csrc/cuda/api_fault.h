@@ -7,9 +7,9 @@ namespace pb::cuda {
 // In pinned host memory, one per device; the first bad value that is seen fills it.
 struct Fault {
   unsigned set;
-  bool target;             // a class of a loss, else an index
-  bool wide;               // value is a uint64
-  const char* op;          // handed through
+  bool target;     // a class of a loss, else an index
+  bool wide;       // value is a uint64
+  const char* op;  // handed through
   int64_t value, position, axis, size;
 };
 

@@ -24,13 +24,13 @@ struct TargetArgs {
 // loss[r] = sum over c of q[r, c] * (lse[r] - x[r, c]), with q[r, c] = w[c] * (hit at the target + even).
 struct CrossEntropyArgs {
   int64_t rows, n;
-  const void* x;           // (rows, n)
-  const int64_t* target;   // (rows), -1 for a row that does not count
-  const float* weight;     // (n) or null
-  float* loss;             // (rows)
-  void* slope;             // or null: (rows, n), the derivative of loss[r]
-  const float* all_weight; // or null, for n: the sum of weight
-  float hit, even;         // 1 - smoothing, smoothing / n
+  const void* x;            // (rows, n)
+  const int64_t* target;    // (rows), -1 for a row that does not count
+  const float* weight;      // (n) or null
+  float* loss;              // (rows)
+  void* slope;              // or null: (rows, n), the derivative of loss[r]
+  const float* all_weight;  // or null, for n: the sum of weight
+  float hit, even;          // 1 - smoothing, smoothing / n
   Type x_type, slope_type;
   bool aligned;  // of the launcher
   int lanes;     // of the launcher

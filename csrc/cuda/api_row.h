@@ -5,8 +5,8 @@
 
 namespace pb::cuda {
 
-// One call of a row op of ops/rows.h; unused pointers are null. Formulas compute in float; x and out are F32, F16 or BF16.
-// Where n is a multiple of 8, x, c and out begin on multiples of 16 bytes.
+// One call of a row op of ops/rows.h; unused pointers are null. Formulas compute in float; x and out are F32, F16 or
+// BF16. Where n is a multiple of 8, x, c and out begin on multiples of 16 bytes.
 struct RowArgs {
   int64_t rows, n;
   const void* x[2];       // (rows, n)
@@ -26,11 +26,11 @@ struct ChannelArgs {
   enum Sum : int { X, Square, Both } sum;  // of x; of (x - m)^2; of g and of g (x - m)
   int64_t outer, channels, inner;
   const void *x, *g;
-  const float* m;                    // (channels); null: 0
-  const float *a, *b, *scale;        // apply: out = (x - m) a + b, + g scale where g is given; null: 1, 0, 1
-  void* out;                         // apply: like x
-  float* total[2];                   // sums: (channels)
-  float* partial;                    // sums: channel_scratch() floats
+  const float* m;              // (channels); null: 0
+  const float *a, *b, *scale;  // apply: out = (x - m) a + b, + g scale where g is given; null: 1, 0, 1
+  void* out;                   // apply: like x
+  float* total[2];             // sums: (channels)
+  float* partial;              // sums: channel_scratch() floats
   Type x_type, g_type, out_type;
   bool aligned;  // of the launcher
 };
@@ -64,8 +64,8 @@ struct ScanArgs {
 struct OrderArgs {
   int64_t rows, n, k;
   const void* x;
-  int64_t* out;     // (rows, k)
-  void* partial;    // order_scratch() bytes
+  int64_t* out;   // (rows, k)
+  void* partial;  // order_scratch() bytes
   Type type;
   bool descending;
 };

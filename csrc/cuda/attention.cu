@@ -2,8 +2,8 @@
 // logarithm of each row's sum, backward makes the probabilities anew from it.
 //
 // Note [Two roles]
-// In backward a block owns either keys, and sums gk and gv over the queries, or queries, and sums gq over the keys. Both
-// compute the scores of their tiles, so nothing is added by several blocks and the bits are fixed.
+// In backward a block owns either keys, and sums gk and gv over the queries, or queries, and sums gq over the keys.
+// Both compute the scores of their tiles, so nothing is added by several blocks and the bits are fixed.
 #include "cuda/api_attention.h"
 #include "cuda/tile.h"
 
@@ -414,8 +414,7 @@ int backward(const AttentionArgs& a, void* stream) {
   int64_t rows = a.heads * a.queries, blocks = (rows * 32 + kThreads - 1) / kThreads;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   if (rows) {
-    cudaError_t e =
-        launch(reinterpret_cast<Kernel>(&delta_kernel), dim3(unsigned(blocks)), dim3(kThreads), stream, a);
+    cudaError_t e = launch(reinterpret_cast<Kernel>(&delta_kernel), dim3(unsigned(blocks)), dim3(kThreads), stream, a);
     if (e != cudaSuccess) return e;
   }
   return narrow_heads(a) ? run_backward<Narrow>(a, stream) : run_backward<WideBack>(a, stream);

@@ -39,8 +39,8 @@ void pool(Pool kind, const Tensor& out, const Tensor& in, const Tensor& index, c
 struct AttentionCall {
   double scale;
   bool causal;
-  Tensor mask;                 // or none; broadcasts to the scores
-  double dropout = 0;          // of the probabilities, with the numbers that the dropout op draws from
+  Tensor mask;         // or none; broadcasts to the scores
+  double dropout = 0;  // of the probabilities, with the numbers that the dropout op draws from
   uint64_t seed = 0, offset = 0;
 };
 bool attention_fits(const Tensor& q, const Tensor& k, const Tensor& v);

@@ -71,9 +71,7 @@ __global__ void __launch_bounds__(kThreads) segment_sums(const __grid_constant__
 #pragma unroll
           for (int j = 0; j < kVec; j++) sum.add(a, x[j], g[j], m);
         },
-        [&](int64_t i) {
-          sum.add(a, load1(a.x, a.x_type, base + i), a.g ? load1(a.g, a.g_type, base + i) : 0.0f, m);
-        });
+        [&](int64_t i) { sum.add(a, load1(a.x, a.x_type, base + i), a.g ? load1(a.g, a.g_type, base + i) : 0.0f, m); });
   }
   sum = merge_lanes(sum, kThreads, shared, [](const Terms& p, const Terms& q) { return joined(p, q); });
   if (threadIdx.x == 0) hand_in(a, sum, gridDim.y, blockIdx.y, channel);

@@ -177,8 +177,8 @@ struct TapLoad {
   static constexpr Walk walk = Walk::Steps;
 
   struct State {
-    int at[8];        // in the planes of one image
-    uint32_t yx[8];   // rows and columns from the first tap
+    int at[8];       // in the planes of one image
+    uint32_t yx[8];  // rows and columns from the first tap
     unsigned there;
   };
   PB_DEVICE State state(const Spot& s, int64_t line0) const {
@@ -225,8 +225,7 @@ PB_DEVICE void store_pixels(const Call& c, const Divisor& plane, int channels, i
     float bias = c.g.bias ? load_one(c.g.bias, c.g.bias_type, group * channels + row) : 0.0f;
 #pragma unroll
     for (int j = 0; j < T::kCols; j++)
-      if (n0 + col_of<T>(j) < c.n)
-        store_one(c.g.out, c.g.out_type, at[j] + int64_t(row) * plane.d, acc[i][j] + bias);
+      if (n0 + col_of<T>(j) < c.n) store_one(c.g.out, c.g.out_type, at[j] + int64_t(row) * plane.d, acc[i][j] + bias);
   }
 }
 
@@ -244,8 +243,8 @@ __global__ void __launch_bounds__(T::kTileThreads, 4) forward_kernel(const __gri
   int64_t m0, n0;
   place_of(c, group, m0, n0);
   int64_t item = c.g.weight_type == Type::F32 ? 4 : 2;
-  DenseLoad a{moved(c.g.weight, c.g.weight_type, group * c.m * c.k), c.g.weight_type, c.walk_weight, c.k * item, item,
-              c.m};
+  DenseLoad a{
+      moved(c.g.weight, c.g.weight_type, group * c.m * c.k), c.g.weight_type, c.walk_weight, c.k * item, item, c.m};
   PatchLoad b{moved(c.g.x, c.g.x_type, int64_t(group) * q.c * q.h * q.w), c.g.x_type, q, int(c.n)};
   float acc[T::kRows][T::kCols];
   multiply<T>(a, b, m0, n0, 0, c.k, acc);

@@ -193,8 +193,8 @@ int launch_pattern(const PatternArgs& args, void* stream) {
 }  // namespace
 
 const GatherApi* gather_api() {
-  static const GatherApi api{&launch_index, &launch_take,  &launch_along, &add,         &add_scratch,   &put,
-                             &winners,      &pieces,       &launch_count, &launch_write, &launch_join, &launch_pattern};
+  static const GatherApi api{&launch_index, &launch_take, &launch_along, &add,          &add_scratch, &put,
+                             &winners,      &pieces,      &launch_count, &launch_write, &launch_join, &launch_pattern};
   return &api;
 }
 

@@ -138,9 +138,7 @@ __global__ void __launch_bounds__(kThreads) scale_kernel(const __grid_constant__
         }
         store8(a.out, a.out_type, i, x);
       },
-      [&](int64_t i) {
-        store1(a.out, a.out_type, i, load1(a.x, a.x_type, i) * a.g[i / a.n * a.g_step]);
-      });
+      [&](int64_t i) { store1(a.out, a.out_type, i, load1(a.x, a.x_type, i) * a.g[i / a.n * a.g_step]); });
 }
 
 unsigned total_blocks(int64_t count) { return grid_of((count + 4 * kThreads - 1) / (4 * kThreads), kTotals); }

@@ -266,17 +266,17 @@ int run(const MatmulArgs& args, void* stream) {
   Call& c = p.call;
   c.partial = static_cast<float*>(args.scratch);
   if (p.blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-  static const Kernel kernels[] = {
-      reinterpret_cast<Kernel>(&dot_kernel<false>), reinterpret_cast<Kernel>(&dot_kernel<true>),
-      reinterpret_cast<Kernel>(&row_kernel), reinterpret_cast<Kernel>(&tile_kernel<SmallTile>),
-      reinterpret_cast<Kernel>(&tile_kernel<LargeTile>)};
+  static const Kernel kernels[] = {reinterpret_cast<Kernel>(&dot_kernel<false>),
+                                   reinterpret_cast<Kernel>(&dot_kernel<true>), reinterpret_cast<Kernel>(&row_kernel),
+                                   reinterpret_cast<Kernel>(&tile_kernel<SmallTile>),
+                                   reinterpret_cast<Kernel>(&tile_kernel<LargeTile>)};
   int threads = p.way == Way::Small ? SmallTile::kTileThreads : kThreads;
   cudaError_t e = launch(kernels[int(p.way)], dim3(unsigned(p.blocks), unsigned(c.parts.count)),
                          dim3(unsigned(threads)), stream, c);
   if (e != cudaSuccess || c.parts.count == 1) return e;
   int64_t blocks = ceil_div(c.batches * c.g.m * c.g.n, kThreads);
-  return launch(reinterpret_cast<Kernel>(&join_kernel), dim3(unsigned(blocks < 65535 ? blocks : 65535)),
-                dim3(kThreads), stream, c);
+  return launch(reinterpret_cast<Kernel>(&join_kernel), dim3(unsigned(blocks < 65535 ? blocks : 65535)), dim3(kThreads),
+                stream, c);
 }
 
 }  // namespace

@@ -135,8 +135,8 @@ int64_t order_scratch(const OrderArgs& a) { return a.rows * padded_size(a.n) * 1
 int order(const OrderArgs& a, void* stream) {
   if (a.rows == 0 || a.k == 0) return cudaSuccess;
   KeyArgs k{a, pairs_of(a)};
-  cudaError_t e = launch(reinterpret_cast<Kernel>(&key_kernel), dim3(blocks_for(k.p.rows * k.p.padded)), dim3(kThreads),
-                         stream, k);
+  cudaError_t e =
+      launch(reinterpret_cast<Kernel>(&key_kernel), dim3(blocks_for(k.p.rows * k.p.padded)), dim3(kThreads), stream, k);
   if (e == cudaSuccess) e = sort_pairs(k.p, stream);
   if (e != cudaSuccess) return e;
   return launch(reinterpret_cast<Kernel>(&write_kernel), dim3(blocks_for(a.rows * a.k)), dim3(kThreads), stream, k);

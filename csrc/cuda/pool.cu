@@ -12,7 +12,8 @@ struct Range {
 };
 PB_DEVICE int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 // Cells of window i that lie in the plane, along one axis.
-PB_DEVICE Range cells_of(int64_t i, int64_t n, int64_t windows, int64_t size, int64_t stride, int64_t pad, bool adaptive) {
+PB_DEVICE Range cells_of(int64_t i, int64_t n, int64_t windows, int64_t size, int64_t stride, int64_t pad,
+                         bool adaptive) {
   if (adaptive) return {i * n / windows, ((i + 1) * n + windows - 1) / windows};
   int64_t from = i * stride - pad, to = from + size;
   return {from < 0 ? 0 : from, to > n ? n : to};

@@ -89,9 +89,9 @@ int launch_rows(int op, const RowArgs& args, void* stream) {
 }  // namespace
 
 const RowApi* row_api() {
-  static const RowApi api{&launch_rows,   &row_scratch,     &channel_sums,   &channel_scratch, &channel_apply,
-                          &group_norm,    &group_norm_pull, &extreme,        &extreme_scratch, &running,
-                          &running_scratch, &order,         &order_scratch};
+  static const RowApi api{&launch_rows,     &row_scratch,     &channel_sums, &channel_scratch, &channel_apply,
+                          &group_norm,      &group_norm_pull, &extreme,      &extreme_scratch, &running,
+                          &running_scratch, &order,           &order_scratch};
   return &api;
 }
 

@@ -2,10 +2,10 @@
 // chunks that come from cache on every pass.
 //
 // Note [Rows in registers]
-// A lane holds up to groups_of() groups of eight elements of its row. Where rows can be taken in vectors a group is eight
-// neighbours, else its elements lie `lanes` apart, so that the lanes of a row read neighbours either way. Column sums
-// stay in the registers of the lane that owns the columns, over all rows that a block walks; the blocks' sums meet in
-// column_kernel. Blocks, lanes and order follow from the shape alone.
+// A lane holds up to groups_of() groups of eight elements of its row. Where rows can be taken in vectors a group is
+// eight neighbours, else its elements lie `lanes` apart, so that the lanes of a row read neighbours either way. Column
+// sums stay in the registers of the lane that owns the columns, over all rows that a block walks; the blocks' sums meet
+// in column_kernel. Blocks, lanes and order follow from the shape alone.
 #pragma once
 #include "cuda/api_row.h"
 #include "cuda/row_lanes.h"
@@ -59,7 +59,8 @@ PB_DEVICE void store_group(const Part<Vectors>& p, int k, void* to, Type t, int6
 
 // f(j, e) for the elements of group k, e as the formulas read it. Loads that no formula reads are dropped.
 template <class Op, int K, bool Vectors, class F>
-PB_DEVICE void each_of(const RowArgs& a, const Part<Vectors>& p, int k, const float (&x)[Op::inputs][K][kVec], At<float> e, F f) {
+PB_DEVICE void each_of(const RowArgs& a, const Part<Vectors>& p, int k, const float (&x)[Op::inputs][K][kVec],
+                       At<float> e, F f) {
   float c[Op::columns ? Op::columns : 1][kVec];
   if constexpr (Vectors)
 #pragma unroll
@@ -115,8 +116,8 @@ PB_DEVICE At<float> begin_row(const RowArgs& a, int64_t row) {
 }
 
 template <class Op, int P, int K, bool Vectors>
-PB_DEVICE void passes(const RowArgs& a, const Part<Vectors>& p, const float (&x)[Op::inputs][K][kVec], float (&kept)[K][kVec],
-                      At<float>& e, float* shared) {
+PB_DEVICE void passes(const RowArgs& a, const Part<Vectors>& p, const float (&x)[Op::inputs][K][kVec],
+                      float (&kept)[K][kVec], At<float>& e, float* shared) {
   if constexpr (P < kPasses<Op>) {
     constexpr Fold F = Op::folds[P];
     float s = fold_lanes<F>(fold_part<Op, P, K>(a, p, x, kept, e, fold_start<F>()), p.lanes, shared);

@@ -32,9 +32,8 @@ PB_DEVICE Candidate<T> shuffle(const Candidate<T>& c, int w) {
 }
 template <class T>
 PB_DEVICE Candidate<T> best_of_block(Candidate<T> best, bool largest, Candidate<T>* shared) {
-  return merge_lanes(best, kThreads, shared, [largest](const Candidate<T>& a, const Candidate<T>& b) {
-    return beats(b, a, largest) ? b : a;
-  });
+  return merge_lanes(best, kThreads, shared,
+                     [largest](const Candidate<T>& a, const Candidate<T>& b) { return beats(b, a, largest) ? b : a; });
 }
 
 // A chunk of a row a block; the only one gives the answer, several leave their candidates.
@@ -133,7 +132,8 @@ __global__ void __launch_bounds__(kThreads) running_rows(const __grid_constant__
   if (chunk > 0) {
     T sum = T(0);
 #pragma unroll 1
-    for (int64_t c = threadIdx.x; c < chunk; c += kThreads) sum = sum + static_cast<const T*>(a.partial)[row * a.chunks + c];
+    for (int64_t c = threadIdx.x; c < chunk; c += kThreads)
+      sum = sum + static_cast<const T*>(a.partial)[row * a.chunks + c];
     running_block(sum, carry, shared);
   }
   if (chunk == 0 && int64_t(threadIdx.x) < a.lead) out[threadIdx.x] = T(0);

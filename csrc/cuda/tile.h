@@ -17,10 +17,10 @@ inline constexpr int kPad = 4;     // floats beside a line of a panel: the next 
 template <int Lines>
 struct Tile {
   static constexpr int kLines = Lines, kTileThreads = 2 * Lines;
-  static constexpr int kGroups = Lines / 8;         // threads that share a step of a panel
-  static constexpr int kRows = 8;                   // sums of a thread, in fours that are far apart
+  static constexpr int kGroups = Lines / 8;  // threads that share a step of a panel
+  static constexpr int kRows = 8;            // sums of a thread, in fours that are far apart
   static constexpr int kCols = Lines * Lines / kTileThreads / kRows;
-  static constexpr int kAcross = Lines / kCols;     // threads beside each other
+  static constexpr int kAcross = Lines / kCols;       // threads beside each other
   static constexpr int kBlocks = 512 / kTileThreads;  // on a multiprocessor: 128 registers a thread
 };
 using SmallTile = Tile<64>;   // 128 threads of 8 x 4 sums
@@ -88,7 +88,7 @@ struct DenseLoad {
 
   struct State {
     const char* from;  // the thread's first element of step 0
-    unsigned lines;  // which of its elements lie on lines that exist
+    unsigned lines;    // which of its elements lie on lines that exist
   };
   PB_DEVICE State state(const Spot& s, int64_t line0) const {
     State r{data + (line0 + s.line) * line_stride + s.step * step_stride, 0};
@@ -113,8 +113,8 @@ PB_DEVICE void store4(void* p, Type t, int64_t i, const float (&v)[4]) {
   if (t == Type::F32)
     *reinterpret_cast<float4*>(static_cast<float*>(p) + i) = make_float4(v[0], v[1], v[2], v[3]);
   else
-    *reinterpret_cast<uint2*>(static_cast<uint16_t*>(p) + i) =
-        make_uint2(uint32_t(narrow(v[1], t)) << 16 | narrow(v[0], t), uint32_t(narrow(v[3], t)) << 16 | narrow(v[2], t));
+    *reinterpret_cast<uint2*>(static_cast<uint16_t*>(p) + i) = make_uint2(
+        uint32_t(narrow(v[1], t)) << 16 | narrow(v[0], t), uint32_t(narrow(v[3], t)) << 16 | narrow(v[2], t));
 }
 
 template <class T>

@@ -182,10 +182,6 @@ Tensor side_by_side(const Shape& shape, DType dtype, Device device = {}) {
   std::swap(strides[n - 2], strides[n - 3]);
   return alias(t, shape, strides, 0);
 }
-// Undefined where the kernel's own layout and type do.
-Tensor result_of(const Shape& shape, DType dtype) {
-  return shape.size() < 4 && dtype == DType::F32 ? Tensor() : side_by_side(shape, dtype);
-}
 
 // The result as the projection that follows reads it.
 Shape joined(const Shape& shape) {

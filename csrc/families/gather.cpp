@@ -105,7 +105,8 @@ Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op, De
   GradMode off(false);
   if (!on_cuda(indices)) return to_device(host_index(indices, n, axis, op), device);
   if (!(indices.device() == device))
-    fail<DeviceError>(op, "the indices lie on " + device_name(indices.device()) + ", the tensor on " + device_name(device),
+    fail<DeviceError>(op,
+                      "the indices lie on " + device_name(indices.device()) + ", the tensor on " + device_name(device),
                       "move the indices: indices.to(\"" + device_name(device) + "\")", indices);
   return cuda::checked_index(indices, n, axis, op);
 }
@@ -119,8 +120,7 @@ Tensor host_index(const Tensor& indices, int64_t n, int axis, const char* op) {
   for (int64_t j = 0; j < i.size(); j++) {
     int64_t v = p[j];
     negative = negative || v < 0;
-    if (v < -n || v >= n || (wide && v < 0))
-      fail<IndexError>(op, cuda::index_rule(v, wide, axis, n), cuda::kIndexHelp);
+    if (v < -n || v >= n || (wide && v < 0)) fail<IndexError>(op, cuda::index_rule(v, wide, axis, n), cuda::kIndexHelp);
   }
   if (!negative) return i;
   Tensor fixed = empty(i.shape(), DType::I64);
@@ -459,7 +459,8 @@ Tensor concat_same(const std::vector<Tensor>& parts, int axis, const Shape& shap
   });
   push_forward(parts, out, [&](const Tensor*, const Tensor* t, const Tensor&) {
     std::vector<Tensor> d;
-    for (size_t i = 0; i < parts.size(); i++) d.push_back(t[i] ? t[i] : zeros(parts[i].shape(), parts[i].dtype(), out.device()));
+    for (size_t i = 0; i < parts.size(); i++)
+      d.push_back(t[i] ? t[i] : zeros(parts[i].shape(), parts[i].dtype(), out.device()));
     return concat_same(d, axis, shape);
   });
   return out;

@@ -29,8 +29,8 @@ Tensor take_along_axis(const Tensor& x, const Tensor& indices, int64_t axis);
 // A copy of x with values added at the places that take_along_axis reads.
 Tensor scatter_add(const Tensor& x, const Tensor& indices, const Tensor& values, int64_t axis);
 
-// ---- with indices that index_rows has checked: contiguous int64 in [0, n) on the device of x. Indices from the CPU are
-// checked at once, those on a device there (Note [Faults found on the device], cuda/faults.h).
+// ---- with indices that index_rows has checked: contiguous int64 in [0, n) on the device of x. Indices from the CPU
+// are checked at once, those on a device there (Note [Faults found on the device], cuda/faults.h).
 Tensor index_rows(const Tensor& indices, int64_t n, int axis, const char* op, Device device);
 Tensor take_rows(const Tensor& x, const Tensor& index, int axis);
 Tensor add_rows(const Tensor& values, const Tensor& index, int axis, int64_t n);  // adjoint of take_rows

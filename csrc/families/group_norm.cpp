@@ -30,7 +30,8 @@ Tensor plain_or_none(const Tensor& t, DType dtype) { return t ? plain(t, dtype) 
 // slots: x, weight, bias, mean, 1 / deviation
 void fused_pull(const Slots& s, const PullArgs& a, const Groups& k, DType compute) {
   Tensor x = s[0], w = s[1], g = a.g[0];
-  Tensor cx = operand_of_rows(x, compute), cg = operand_of_rows(g, compute), cw = plain_or_none(w, compute), mean = s[3], scale = s[4];
+  Tensor cx = operand_of_rows(x, compute), cg = operand_of_rows(g, compute), cw = plain_or_none(w, compute),
+         mean = s[3], scale = s[4];
   Tensor out = empty(x.shape(), written_by_rows(x, compute, x.dtype()), x.device()),
          total = empty({k.batch, k.channels}, compute, x.device()), along = clone(total);
   GroupCall call = k.call(cx, cw);

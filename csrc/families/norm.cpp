@@ -22,8 +22,12 @@ struct Precision {
 Tensor like(const Tensor& g, const Tensor& operand) { return cast(g, operand.dtype()); }
 Tensor widened(const Tensor& t, DType dtype) { return t ? cast(t, dtype) : t; }
 
-Tensor row_scale(const Tensor& w, const Tensor& x, DType dtype) { return w ? w : ones({x.shape().back()}, dtype, x.device()); }
-Tensor row_shift(const Tensor& b, const Tensor& x, DType dtype) { return b ? b : zeros({x.shape().back()}, dtype, x.device()); }
+Tensor row_scale(const Tensor& w, const Tensor& x, DType dtype) {
+  return w ? w : ones({x.shape().back()}, dtype, x.device());
+}
+Tensor row_shift(const Tensor& b, const Tensor& x, DType dtype) {
+  return b ? b : zeros({x.shape().back()}, dtype, x.device());
+}
 
 // slots: x, weight, bias, mean, 1 / deviation
 void layer_norm_pull(const Slots& s, const PullArgs& a, double eps, Precision p) {
@@ -262,9 +266,7 @@ struct Channels {
       row_table().channel_sums[x.dtype() == DType::F64](c);
     return folded(out);
   }
-  Tensor folded(const Tensor& t) const {
-    return columns && inner > 1 ? sum(reshape(t, {channels, inner}), {1}) : t;
-  }
+  Tensor folded(const Tensor& t) const { return columns && inner > 1 ? sum(reshape(t, {channels, inner}), {1}) : t; }
   // The sums of g and of g (x - m).
   std::pair<Tensor, Tensor> pull_sums(const Tensor& x, const Tensor& g, const Tensor& m) const {
     if (!on_cuda(x)) return {sums(ChannelCall::G, x, g, m), sums(ChannelCall::Product, x, g, m)};
@@ -276,10 +278,11 @@ struct Channels {
     return {folded(total), folded(along)};
   }
   // (x - m) a + b, + g scale, for a result of a type.
-  Tensor apply(const Tensor& x, const Tensor& g, const Tensor& m, const Tensor& a, const Tensor& b,
-               const Tensor& scale, DType result) const {
+  Tensor apply(const Tensor& x, const Tensor& g, const Tensor& m, const Tensor& a, const Tensor& b, const Tensor& scale,
+               DType result) const {
     ChannelCall c = call(x, g);
-    Tensor out = empty(x.shape(), written_by_rows(x, row_compute(x.dtype()), result), x.device()), wm = spread(m), wa = spread(a), wb = spread(b), ws;
+    Tensor out = empty(x.shape(), written_by_rows(x, row_compute(x.dtype()), result), x.device()), wm = spread(m),
+           wa = spread(a), wb = spread(b), ws;
     c.m = wm.raw();
     c.a = wa.raw();
     c.b = wb.raw();
@@ -308,7 +311,8 @@ Tensor channel_affine(const Tensor& x, const Tensor& w, const Tensor& b) {
   {
     GradMode off(false);
     Tensor none = zeros({c.channels}, x.dtype(), x.device()), one = ones({c.channels}, x.dtype(), x.device());
-    y = c.apply(plain(x, x.dtype()), {}, none, w ? plain(w, x.dtype()) : one, b ? plain(b, x.dtype()) : none, {}, x.dtype());
+    y = c.apply(plain(x, x.dtype()), {}, none, w ? plain(w, x.dtype()) : one, b ? plain(b, x.dtype()) : none, {},
+                x.dtype());
   }
   record("channel_affine", {x, w, b}, y, {Saved(x), Saved(w)}, [](const Slots& s, const PullArgs& a) {
     Tensor x = s[0], w = s[1], g = a.g[0];
@@ -342,8 +346,8 @@ Tensor group_norm(const Tensor& input, int64_t groups, const Tensor& weight, con
   check_parameter(weight, {channels}, "group_norm", "weight");
   check_parameter(bias, {channels}, "group_norm", "bias");
   Typed t = typed(input, weight, bias, "group_norm");
-  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() && !composed_only(input, t.x.dtype()) &&
-      !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
+  if (channels && input.size() / channels >= 16 * input.shape()[0] && input.size() &&
+      !composed_only(input, t.x.dtype()) && !(has_tangent(input) || has_tangent(weight) || has_tangent(bias)))
     return group_norm_segments(as_float(input), groups, weight, bias, eps, t.result);
   Tensor y = t.x;
   if (y.size()) {

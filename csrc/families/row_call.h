@@ -46,7 +46,9 @@ inline DType row_compute(DType t) { return t == DType::F64 ? DType::F64 : DType:
 
 // x for the kernels of channels and groups. Those of a CUDA device read and write 16-bit floats as they are; float64
 // goes by the composed definitions there.
-inline Tensor operand_of_rows(const Tensor& x, DType compute) { return on_cuda(x) ? cuda::staged(x) : plain(x, compute); }
+inline Tensor operand_of_rows(const Tensor& x, DType compute) {
+  return on_cuda(x) ? cuda::staged(x) : plain(x, compute);
+}
 inline bool composed_only(const Tensor& x, DType compute) { return on_cuda(x) && compute == DType::F64; }
 // What such a kernel writes where `result` is wanted in the end.
 inline DType written_by_rows(const Tensor& x, DType compute, DType result) {
