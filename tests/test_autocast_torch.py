@@ -126,7 +126,11 @@ def test_result_dtypes(name):
         assert got.dtype.name == str(expected.dtype).removeprefix("torch."), kind
         # Same arithmetic, so the same to two roundings to 8 bits.
         np.testing.assert_allclose(
-            got.astype(pb.float32).numpy(), expected.float().numpy(), rtol=2**-6, atol=2**-6, err_msg=kind
+            got.detach().astype(pb.float32).numpy(),
+            expected.detach().float().numpy(),
+            rtol=2**-6,
+            atol=2**-6,
+            err_msg=kind,
         )
 
 
