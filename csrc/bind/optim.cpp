@@ -192,7 +192,7 @@ void backward_step(Driver& d, const Tensor& loss, nb::list groups, nb::handle cl
   d.begin();
   add_groups(d, groups, no_gradients(groups), nb::none());
   d.prepare_parts(o);
-  Tensor g = ones(loss.shape(), loss.dtype());
+  Tensor g = full(loss.shape(), 1, loss.dtype(), loss.device());
   backward({&loss, 1}, {&g, 1}, {}, {.taker = &stepper});
   stepper.finish();
 }

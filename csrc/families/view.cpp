@@ -36,7 +36,7 @@ bool apart(const Geometry& v) {
 // The same outside the graph, for a dense base.
 bool place_plain(const Tensor& g, const Geometry& base, const Geometry& v, Tensor& out) {
   if (base.offset || !apart(v) || !is_contiguous(base.shape, base.strides)) return false;
-  out = zeros(base.shape, g.dtype());
+  out = zeros(base.shape, g.dtype(), g.device());
   if (g.size()) copy_into(alias(out, v.shape, v.strides, v.offset), g);
   return true;
 }
@@ -376,7 +376,7 @@ std::vector<Tensor> split(const Tensor& t, int axis, const std::vector<int64_t>&
   }
   if (!together) return parts;
   Shape shape = t.shape();
-  record_n("split", {&t, 1}, parts, {}, [shape, axis, ends](const Slots&, const PullArgs& a) {
+  record_n("split", {&t, 1}, parts, {}, [shape, axis, ends, device = t.device()](const Slots&, const PullArgs& a) {
     std::vector<Tensor> g;
     DType dtype = DType::F32;
     int64_t from = 0, count = int64_t(ends.size());
@@ -385,7 +385,7 @@ std::vector<Tensor> split(const Tensor& t, int axis, const std::vector<int64_t>&
     for (int64_t i = 0; i < count; from = ends[size_t(i++)]) {
       Shape part = shape;
       part[axis] = ends[size_t(i)] > from ? ends[size_t(i)] - from : 0;
-      g.push_back(a.g[i] ? broadcast_to(a.g[i], part) : zeros(part, dtype));
+      g.push_back(a.g[i] ? broadcast_to(a.g[i], part) : zeros(part, dtype, device));
     }
     a.gin[0] = concat(g, axis);
   });
