@@ -241,8 +241,9 @@ Tensor blocked_attention(const Tensor& q, const Tensor& k, const Tensor& v, cons
 
 // ---- on a device: one kernel forward, one back, with masks and dropout
 
-bool fused_on_device(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask) {
+bool fused_on_device(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, double dropout) {
   if (!on_cuda(q) || !cuda::attention_fits(q, k, v)) return false;
+  if (dropout > 0) return false;  // the kernel counts its draws in another way than the stream does
   if (has_tangent(q) || has_tangent(k) || has_tangent(v)) return false;
   if (!mask) return true;
   if (wants_node(mask) || has_tangent(mask) || mask.ndim() > q.ndim()) return false;
@@ -295,14 +296,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor
                      "0 means no dropout");
   int bits = operand_bits("scaled_dot_product_attention", o.saved);
   double scale = o.has_scale ? o.scale : width ? 1 / std::sqrt(double(width)) : 1;
-  if (fused_on_device(q, k, v, mask)) {
-    cuda::AttentionCall c{scale, o.causal, mask, o.dropout};
-    if (o.dropout > 0) {
-      RandomState drawn = (o.rng ? *o.rng : default_generator()).reserve(q.size() / width * keys);
-      c.seed = drawn.seed, c.offset = drawn.offset;
-    }
-    return device_attention(q, k, v, c, bits);
-  }
+  if (fused_on_device(q, k, v, mask, o.dropout)) return device_attention(q, k, v, {scale, o.causal, mask}, bits);
   if (!on_cuda(q) && !bool(mask) && blocked(q, k, v, o.dropout)) {
     RandomState random;
     if (o.dropout > 0) {

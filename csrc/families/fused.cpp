@@ -1,6 +1,7 @@
 #include "families/fused.h"
 
 #include "cpu/isa_std.h"
+#include "cuda/engine.h"
 #include "families/linear.h"
 #include "families/map_driver.h"
 #include "families/reduce.h"
@@ -185,6 +186,10 @@ Tensor bias_act_dropout(const Tensor& x0, const Tensor& bias0, const MapOp& act,
   bool wanted = any_wants(x, bias);
   if (wanted && !has_tangent(x) && !has_tangent(bias)) c.code = code_for(act, c.params, dtype, saving_of(saving));
   if (c.code && c.code->random()) c.code = nullptr;
+  if (on_cuda(x)) {
+    if (c.code) cuda::no_kernel("bias_act_dropout", x);
+    return dropped(c, act_of(c, bias ? x + bias : x));
+  }
   Tensor out = empty(x.shape(), dtype), words;
   Pass pass = pass_of(c, x.shape(), dtype);
   if (c.code) {

@@ -3,6 +3,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/isa_std.h"
+#include "cuda/engine.h"
 #include "families/map_driver.h"
 #include "families/map_node.h"
 #include "fewbit/codec.h"
@@ -28,6 +29,7 @@ const Saving& saving_of(const Saving* call) {
 }
 
 Tensor pack_bytes(const Tensor& codes, int bits) {
+  if (on_cuda(codes)) cuda::no_kernel("pack", codes);
   Tensor words = empty({code_words(codes.size(), bits)}, DType::U32);
   struct Job {
     uint32_t* words;

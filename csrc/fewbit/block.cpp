@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cpu/isa_std.h"
+#include "cuda/engine.h"
 #include "families/map.h"
 #include "families/map_saved.h"
 #include "families/view.h"
@@ -94,6 +95,7 @@ bool packs(const Tensor& x, int bits) {
 }  // namespace
 
 Tensor block_quantise(const Tensor& input, int bits) {
+  if (on_cuda(input)) cuda::no_kernel("block_quantise", input);
   GradMode off(false);
   Tensor x = contiguous(detach(input));
   int64_t n = row_length(x.shape()), rows = n ? x.size() / n : 0, bytes = block_row_bytes(n, bits);

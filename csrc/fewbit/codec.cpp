@@ -7,6 +7,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/isa_std.h"
+#include "cuda/engine.h"
 #include "families/map_driver.h"
 
 namespace pb {
@@ -52,6 +53,7 @@ void over_groups(int64_t n, F f) {
 
 Tensor pack_codes(const Tensor& codes, int64_t bits) {
   check_bits("pack", bits);
+  if (on_cuda(codes)) cuda::no_kernel("pack", codes);
   Tensor bytes = bytes_of(codes, bits);
   int64_t n = bytes.size();
   Tensor words = empty({code_words(n, int(bits))}, DType::U32);
@@ -66,6 +68,7 @@ Tensor pack_codes(const Tensor& codes, int64_t bits) {
 
 Tensor unpack_codes(const Tensor& words, int64_t bits, int64_t n) {
   check_bits("unpack", bits);
+  if (on_cuda(words)) cuda::no_kernel("unpack", words);
   if (words.dtype() != DType::U32 || words.ndim() != 1)
     fail<DTypeError>("unpack", "words are a 1-d uint32 tensor", "pass what pb.fewbit.pack returned", words);
   if (n < 0 || words.size() != code_words(n, int(bits)))
@@ -192,6 +195,7 @@ bool call_with_code(const MapOp& op, const Tensor& x, const Tensor& out, const d
   if (!any_wants(x) || has_tangent(x) || out.dtype() != x.dtype() || !(out.shape() == x.shape())) return false;
   CodeRef code = code_for(op, params, x.dtype(), saving);
   if (!code) return false;
+  if (on_cuda(x)) cuda::no_kernel(op.name.data(), x);
   Tensor words = coded_forward(op, out, x, params, *code);
   DType dtype = x.dtype();
   Tensor place = code->order() > 1 ? place_of(x) : Tensor();
