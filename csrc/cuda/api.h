@@ -109,6 +109,7 @@ using Kernel = const void*;
 struct MapEntry {                     // null where the op has none
   Kernel fwd[kComputes], pull[3][2];  // by Compute; by input, then float or double
   Kernel pull_y[2];                   // from the output, where the op has both
+  Kernel code[2];                     // a small number that decides the derivative, as uint8
 };
 struct ReduceEntry {
   Kernel rows, merge_rows, columns, merge_columns;

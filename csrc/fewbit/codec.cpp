@@ -7,6 +7,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/isa_std.h"
+#include "cuda/copy_call.h"
 #include "families/map_driver.h"
 
 namespace pb {
@@ -27,9 +28,9 @@ void check_bits(const char* op, int64_t bits) {
 Tensor bytes_of(const Tensor& codes, int64_t bits) {
   if (!is_integer(codes.dtype()) && codes.dtype() != DType::Bool)
     fail<DTypeError>("pack", "codes are integers or bools", "cast with codes.astype(pb.uint8)", codes);
-  Tensor bytes = empty(codes.shape(), DType::U8);
+  Tensor bytes = empty(codes.shape(), DType::U8, codes.device());
   copy_into(bytes, codes);
-  Tensor wide = empty(codes.shape(), DType::I64);
+  Tensor wide = empty(codes.shape(), DType::I64);  // on the CPU
   copy_into(wide, codes);
   const int64_t* v = wide.data<int64_t>();
   uint64_t all = 0;
@@ -54,7 +55,11 @@ Tensor pack_codes(const Tensor& codes, int64_t bits) {
   check_bits("pack", bits);
   Tensor bytes = bytes_of(codes, bits);
   int64_t n = bytes.size();
-  Tensor words = empty({code_words(n, int(bits))}, DType::U32);
+  Tensor words = empty({code_words(n, int(bits))}, DType::U32, bytes.device());
+  if (on_cuda(words)) {
+    cuda::pack_tensor(words, bytes, int(bits));
+    return words;
+  }
   auto* w = words.data<uint32_t>();
   auto* c = bytes.data<uint8_t>();
   over_groups(n, [&](int64_t begin, int64_t end) {
@@ -74,7 +79,11 @@ Tensor unpack_codes(const Tensor& words, int64_t bits, int64_t n) {
                          std::to_string(words.size()) + " words",
                      "n and bits are those of the packing", words);
   Tensor flat = contiguous(detach(words));
-  Tensor codes = empty({n}, DType::U8);
+  Tensor codes = empty({n}, DType::U8, words.device());
+  if (on_cuda(codes)) {
+    cuda::unpack_tensor(codes, flat, int(bits));
+    return codes;
+  }
   auto* w = flat.data<uint32_t>();
   auto* c = codes.data<uint8_t>();
   over_groups(n, [&](int64_t begin, int64_t end) {
