@@ -329,7 +329,7 @@ ROW = {
     ],
     "batch_norm": [
         S(
-            lambda op, x, w, b: op(x, pb.zeros(2, dtype=x.dtype), pb.ones(2, dtype=x.dtype), w, b, training=True),
+            lambda op, x, w, b: op(x, pb.zeros_like(w), pb.ones_like(w), w, b, training=True),
             lambda x, w, b: _channels(x, x.mean((0, 2)), x.var((0, 2)), w, b),
             F(3, 2, 2),
             F(2),
@@ -337,7 +337,7 @@ ROW = {
         ),
         S(
             lambda op, x, w, b: op(
-                x, pb.tensor([0.5, -0.25], dtype=x.dtype), pb.tensor([2.0, 0.5], dtype=x.dtype), w, b
+                x, *(pb.tensor(v, dtype=x.dtype).to(x.device) for v in ([0.5, -0.25], [2.0, 0.5])), w, b
             ),
             lambda x, w, b: _channels(x, np.array([0.5, -0.25]), np.array([2.0, 0.5]), w, b),
             F(2, 2, 3),

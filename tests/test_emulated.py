@@ -22,7 +22,7 @@ def emulated() -> Path:
     return emulator.build()
 
 
-def run(library: Path, *command: str, order: str = "up", **more: str) -> str:
+def run(library: Path, *command: str, order: str = "up", status: int = 0, **more: str) -> str:
     """A command with the emulated device; its output. Fails with what it printed."""
     env = {**os.environ, "PULLBACK_EMULATE": str(library), "PULLBACK_EMULATE_ORDER": ORDERS[order]}
     env |= {"PULLBACK_CUDA_EXACT": "1", **more}  # tensors end where a kernel that goes on is seen
@@ -30,7 +30,7 @@ def run(library: Path, *command: str, order: str = "up", **more: str) -> str:
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=False, env=env, cwd=TESTS.parent, timeout=280
     )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert done.returncode == status, (done.stdout + done.stderr)[-6000:]
     return done.stdout
 
 
@@ -43,6 +43,15 @@ def test_map_and_reduce_rows(emulated):
     suite(emulated, "map_rows")
 
 
+def test_other_rows(emulated):
+    suite(emulated, "other_rows")
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+def test_codes(emulated, order):
+    suite(emulated, "codes", order=order)
+
+
 def test_optimizers(emulated):
     suite(emulated, "optim_rules")
 
@@ -51,3 +60,20 @@ def test_optimizers(emulated):
 def test_orders(emulated, order):
     """Kernels whose threads wait for one another, in the other schedules, with work that waits in the streams."""
     suite(emulated, "map_rows", "-k", "reductions or dropout", order=order, PULLBACK_EMULATE_LAZY="1")
+
+
+def test_demo(emulated, tmp_path):
+    """Three steps of the demo's models with codes: the losses of the CPU to 1e-5, through the whole library."""
+    losses: dict[str, dict[str, pb.Tensor]] = {}
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        command = ("-m", "pullback", "demo", "--steps", "3", "--saved", "3", "--no-progress", "--out", str(out))
+        printed = run(emulated, *command, "--device", device, status=1)  # not the accuracy that it asks for
+        assert "3 steps" in printed
+        files = {p.parent.name: pb.load(p) for p in out.rglob("step-00000003.safetensors")}
+        losses[device] = {name: held["history/steps/value.loss"] for name, held in files.items()}
+    assert sorted(losses["cpu"]) == sorted(losses["cuda"]) == ["MLP", "conv-net"]
+    for name, want in losses["cpu"].items():
+        assert want.size == 3
+        error = float(abs(losses["cuda"][name] - want).max())
+        assert error <= 1e-5, (name, error)

@@ -135,7 +135,6 @@ EXEMPT = {
     "CUDA was in use before this process was forked": "needs a CUDA device",
     "the CUDA driver is out of memory": "needs a CUDA device",
     "CUDA error ": "needs a CUDA device",
-    "has no CUDA kernel for this call": "needs a CUDA device",
     "a mask on a CUDA device has at most ": "needs a CUDA device",
     " index arrays on a CUDA device": "needs a CUDA device",
     "operands are on ": "needs a CUDA device",

@@ -11,7 +11,7 @@
 namespace pb::cuda {
 
 inline constexpr int kMaxDims = 8, kMaxIn = 5, kMaxParams = 8;
-inline constexpr int kVersion = 4;
+inline constexpr int kVersion = 5;
 
 // Of the memory. Kernels that compute in float read F32, F16, BF16 and Bool; the engine casts the others before.
 using Type = DType;
@@ -92,7 +92,7 @@ struct OptimArgs {
 inline constexpr int kOptimSums = 5;
 
 // Codes of n contiguous elements (fewbit/codec.h): encode reads x and writes words, decode reads dy as x and words and
-// writes out. `flips`, `level` in device memory, laid out as in CodeTable; `first` is the label of the first piece.
+// writes out. `flips` and `level` are as in CodeTable; `first` is the label of the first piece.
 struct CodeArgs {
   const void* x;
   void* out;
@@ -101,14 +101,15 @@ struct CodeArgs {
   Type x_type, out_type;
   int bits, first;
   int at[9];
-  const float* flips;
-  const float* level;
+  float flips[255];
+  float level[256];
 };
 
 using Kernel = const void*;
 struct MapEntry {                     // null where the op has none
   Kernel fwd[kComputes], pull[3][2];  // by Compute; by input, then float or double
   Kernel pull_y[2];                   // from the output, where the op has both
+  Kernel code[2];                     // a small number that decides the derivative, as uint8
 };
 struct ReduceEntry {
   Kernel rows, merge_rows, columns, merge_columns;

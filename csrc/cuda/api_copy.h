@@ -27,9 +27,21 @@ struct FillArgs {
   uint64_t bits;
 };
 
+// n codes of `bits` bits, a byte each, and their words. With `out`, unpack writes level[code] there instead of codes.
+struct PackArgs {
+  uint8_t* codes;
+  uint32_t* words;
+  float* out;
+  int64_t n;
+  int bits;
+  float level[16];
+};
+
 struct CopyApi {
   int (*copy)(const CopyArgs& args, void* stream);
   int (*fill)(const FillArgs& args, void* stream);
+  int (*pack)(const PackArgs& args, void* stream);
+  int (*unpack)(const PackArgs& args, void* stream);
 };
 
 }  // namespace pb::cuda

@@ -4,6 +4,9 @@
 
 namespace pb::cuda {
 
+int pack(const PackArgs& args, void* stream);  // pack.cu
+int unpack(const PackArgs& args, void* stream);
+
 namespace {
 
 // Offsets of element i of the window in both operands. 32-bit division where the window allows it.
@@ -216,7 +219,7 @@ int fill(const FillArgs& a, void* stream) {
 }  // namespace
 
 const CopyApi* copy_api() {
-  static const CopyApi api = {.copy = &copy, .fill = &fill};
+  static const CopyApi api = {.copy = &copy, .fill = &fill, .pack = &pack, .unpack = &unpack};
   return &api;
 }
 

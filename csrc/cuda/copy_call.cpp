@@ -138,4 +138,33 @@ void read_value(const Tensor& t, void* value, Compute c) {
   cast_kernels().load[int(c)][int(t.dtype())](value, bits, 1, 1);
 }
 
+namespace {
+PackArgs packed(const Tensor& words, int64_t n, int bits) {
+  PackArgs a{};
+  a.words = words.data<uint32_t>();
+  a.n = n;
+  a.bits = bits;
+  return a;
+}
+}  // namespace
+
+void pack_tensor(const Tensor& words, const Tensor& codes, int bits) {
+  PackArgs a = packed(words, codes.size(), bits);
+  a.codes = codes.data<uint8_t>();
+  check(need_table("pack").copy->pack(a, stream_of(words.device())), "pack");
+}
+
+void unpack_tensor(const Tensor& codes, const Tensor& words, int bits) {
+  PackArgs a = packed(words, codes.size(), bits);
+  a.codes = codes.data<uint8_t>();
+  check(need_table("unpack").copy->unpack(a, stream_of(words.device())), "unpack");
+}
+
+void unpack_levels(const Tensor& out, const Tensor& words, int bits, const float* level) {
+  PackArgs a = packed(words, out.size(), bits);
+  a.out = out.data<float>();
+  for (int c = 0; c < 1 << bits; c++) a.level[c] = level[c];
+  check(need_table("unpack").copy->unpack(a, stream_of(words.device())), "unpack");
+}
+
 }  // namespace pb::cuda

@@ -88,11 +88,12 @@ struct Launch {
   }
 
   // A type that the kernel does not write gets its values by a cast.
-  void run(Kernel kernel, const char* op, bool mask) {
+  void run(Kernel kernel, const char* op, bool mask, bool bytes = false) {
     if (target.size() == 0) return;
     if (!kernel) no_kernel(op, target);
     Tensor out = target;
-    bool direct = mask ? out.dtype() == DType::Bool : out.dtype() != DType::Bool && reads(compute, out.dtype());
+    bool direct =
+        bytes || (mask ? out.dtype() == DType::Bool : out.dtype() != DType::Bool && reads(compute, out.dtype()));
     if (!direct) out = empty(shape, mask ? DType::Bool : dtype_of(compute), target.device());
     args.out.data = out.raw();
     args.out.type = out.dtype();
@@ -140,6 +141,15 @@ void map_pull(const MapCall& call, int i, const Tensor& r, const Tensor& g, cons
   l.set(call.op, call.params, call.op.random ? &call.random : nullptr);
   Kernel kernel = !entry ? nullptr : call.from_y && entry->pull_y[lane] ? entry->pull_y[lane] : entry->pull[i][lane];
   l.run(kernel, call.op.name.data(), false);
+}
+
+void map_code(const MapCall& call, std::span<const Tensor> in, const Tensor& codes) {
+  const MapEntry* entry = entry_of(call.op);
+  Compute compute = compute_of(call.out_dtype);
+  Launch l(compute, codes);
+  for (const Tensor& t : in) l.add(t);
+  l.set(call.op, call.params, nullptr);
+  l.run(entry ? entry->code[compute == Compute::F64] : nullptr, call.op.name.data(), false, true);
 }
 
 void reduce(const ReduceOp& op, const Tensor& out, const Tensor& x, int64_t outer, int64_t n, int64_t inner) {

@@ -10,6 +10,8 @@ void map_forward(const MapOp& op, const Tensor& out, std::span<const Tensor> in,
                  const RandomState* random);
 // r = the pull of `call` by input i. What it does not read may be undefined.
 void map_pull(const MapCall& call, int i, const Tensor& r, const Tensor& g, const Tensor* x, const Tensor& y);
+// The code of each element (op.h), a byte.
+void map_code(const MapCall& call, std::span<const Tensor> in, const Tensor& codes);
 // out[o, i] over the middle axis of the contiguous x[outer, n, inner].
 void reduce(const ReduceOp& op, const Tensor& out, const Tensor& x, int64_t outer, int64_t n, int64_t inner);
 

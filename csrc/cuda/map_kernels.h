@@ -229,6 +229,22 @@ __global__ void __launch_bounds__(kThreads) map_pull_y(const __grid_constant__ M
   });
 }
 
+// The code of each element, a byte.
+template <class Op, class S, size_t... J>
+PB_DEVICE void codes(const MapArgs& a, std::index_sequence<J...>) {
+  const ParamOf<S> k = params_of<Op, S>(a);
+  int64_t threads = int64_t(gridDim.x) * kThreads;
+#pragma unroll 1
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < a.n; i += threads) {
+    Places<Op::inputs> p = places<Op::inputs>(a, i);
+    static_cast<uint8_t*>(a.out.data)[p.at[Op::inputs]] = uint8_t(call_code<Op, S>(k, read<S>(a.in[J], p.at[J])...));
+  }
+}
+template <class Op, class S>
+__global__ void __launch_bounds__(kThreads) map_code(const __grid_constant__ MapArgs a) {
+  codes<Op, S>(a, std::make_index_sequence<size_t(Op::inputs)>{});
+}
+
 // ---- the table
 
 template <class Op, class S>
@@ -254,13 +270,21 @@ Kernel pull_y_of() {
   else
     return nullptr;
 }
+template <class Op, class S>
+Kernel code_of() {
+  if constexpr (code_bits<Op>() > 0)
+    return reinterpret_cast<Kernel>(&map_code<Op, S>);
+  else
+    return nullptr;
+}
 template <class Op>
 MapEntry entry_of() {
   return {{fwd_of<Op, float>(), fwd_of<Op, double>(), fwd_of<Op, int64_t>(), fwd_of<Op, uint64_t>()},
           {{pull_of<Op, 0, float>(), pull_of<Op, 0, double>()},
            {pull_of<Op, 1, float>(), pull_of<Op, 1, double>()},
            {pull_of<Op, 2, float>(), pull_of<Op, 2, double>()}},
-          {pull_y_of<Op, float>(), pull_y_of<Op, double>()}};
+          {pull_y_of<Op, float>(), pull_y_of<Op, double>()},
+          {code_of<Op, float>(), code_of<Op, double>()}};
 }
 template <class Unit, size_t... I>
 const MapEntry* entries_of(std::index_sequence<I...>) {

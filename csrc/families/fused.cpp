@@ -187,8 +187,8 @@ Tensor bias_act_dropout(const Tensor& x0, const Tensor& bias0, const MapOp& act,
   if (wanted && !has_tangent(x) && !has_tangent(bias)) c.code = code_for(act, c.params, dtype, saving_of(saving));
   if (c.code && c.code->random()) c.code = nullptr;
   if (on_cuda(x)) {
-    if (c.code) cuda::no_kernel("bias_act_dropout", x);
-    return dropped(c, act_of(c, bias ? x + bias : x));
+    const Tensor u[] = {bias ? x + bias : x};
+    return dropped(c, map_call(act, u, c.params, nullptr, saving));
   }
   Tensor out = empty(x.shape(), dtype), words;
   Pass pass = pass_of(c, x.shape(), dtype);

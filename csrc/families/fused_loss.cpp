@@ -70,7 +70,9 @@ Tensor scale_of(const Tensor& target, const Options& o, DType dtype, Device devi
   return to_device(cast(where(total == Tensor(0.0), Tensor(1.0), Tensor(1.0) / total), dtype), device);
 }
 
-Tensor scaled(const Tensor& kept, const Tensor& g, DType dtype) { return cast(cast(g, kept.dtype()) * kept, dtype); }
+Tensor scaled(const Tensor& kept, const Tensor& g, DType dtype) {
+  return cast(g ? cast(g, kept.dtype()) * kept : kept, dtype);
+}
 
 // The derivatives by recorded ops: the definition is computed again and differentiated.
 void graph_pull(const PullArgs& a, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& target,
@@ -146,7 +148,7 @@ Tensor linear_cross_entropy(const Tensor& x0, const Tensor& w0, const Tensor& b0
              const bool need[] = {a.need(0), a.need(1), a.need(2)};
              walk(reshape(plain(x, compute), {rows, shape.back()}), plain(w, compute), b ? plain(b, compute) : b,
                   reshape(target, {rows}), o, reshape(plain(g, compute), {rows}), &d, need);
-             g = Tensor(1.0);
+             g = Tensor();  // the rows are weighed already
            }
            if (a.need(0)) a.gin[0] = scaled(reshape(d.x, shape), g, x.dtype());
            if (a.need(1)) a.gin[1] = scaled(d.w, g, w.dtype());

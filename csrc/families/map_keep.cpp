@@ -3,7 +3,8 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/isa_std.h"
-#include "cuda/engine.h"
+#include "cuda/copy_call.h"
+#include "cuda/map_call.h"
 #include "families/map_driver.h"
 #include "families/map_node.h"
 #include "fewbit/codec.h"
@@ -29,8 +30,11 @@ const Saving& saving_of(const Saving* call) {
 }
 
 Tensor pack_bytes(const Tensor& codes, int bits) {
-  if (on_cuda(codes)) cuda::no_kernel("pack", codes);
-  Tensor words = empty({code_words(codes.size(), bits)}, DType::U32);
+  Tensor words = empty({code_words(codes.size(), bits)}, DType::U32, codes.device());
+  if (on_cuda(codes)) {
+    cuda::pack_tensor(words, codes, bits);
+    return words;
+  }
   struct Job {
     uint32_t* words;
     const uint8_t* codes;
@@ -73,7 +77,11 @@ class Steps final : public Late {
     for (int c = 0; c < 1 << bits_; c++) level_[c] = float(op.code_value(c, params));
   }
   Tensor get(const Tensor& words, const char*) const override {
-    Tensor x = empty(shape_, DType::F32);
+    Tensor x = empty(shape_, DType::F32, words.device());
+    if (on_cuda(words)) {
+      cuda::unpack_levels(x, words, bits_, level_);
+      return x;
+    }
     struct Job {
       float* out;
       const uint32_t* words;
@@ -102,7 +110,11 @@ class Steps final : public Late {
 // The bytes of a code, one per element.
 Tensor code_bytes(const MapCall& call, std::span<const Tensor> in) {
   GradMode off(false);
-  Tensor codes = empty(call.out_shape, DType::U8);
+  Tensor codes = empty(call.out_shape, DType::U8, call.device);
+  if (on_cuda(codes)) {
+    cuda::map_code(call, in, codes);
+    return codes;
+  }
   MapPlan p;
   p.compute = compute_of(call.out_dtype);
   p.fn = call.op.kernels->code[int(p.compute)];
@@ -129,7 +141,7 @@ int64_t bytes_of_inputs(std::span<const Tensor> in, unsigned used) {
 bool keep_steps(MapNode& node, std::span<const Tensor> in, unsigned used) {
   const MapOp& op = node.op;
   int64_t n = count(node.out_shape);
-  if (!op.code_value || n < kLeastCoded || node.device.kind != Device::CPU) return false;
+  if (!op.code_value || n < kLeastCoded) return false;
   if (code_words(n, op.code_bits) * 4 >= bytes_of_inputs(in, used)) return false;
   Tensor words = pack_bytes(code_bytes(node, in), op.code_bits);
   for (size_t j = 0; j < in.size(); j++)
@@ -188,12 +200,12 @@ class FromOutput final : public Late {
 
 bool keep_inverse(MapNode& node, std::span<const Tensor> in, const Tensor& out) {
   const MapOp& op = node.op;
-  if (op.inverse.empty() || has_tangent(in[0]) || (op.code_bits && on_cuda(out))) return false;
+  if (op.inverse.empty() || has_tangent(in[0])) return false;
   if (!node.edges[0].node) {  // a leaf is held anyway, and exact
     node.in[0] = Saved(in[0]);
     return true;
   }
-  Tensor words = op.code_bits ? pack_bytes(code_bytes(node, in), 1) : empty({0}, DType::U32);
+  Tensor words = op.code_bits ? pack_bytes(code_bytes(node, in), 1) : empty({0}, DType::U32, out.device());
   node.in[0] = Saved::packed(words, std::make_shared<FromOutput>(op, node.edges[0], out));
   return true;
 }

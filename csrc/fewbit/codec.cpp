@@ -7,8 +7,11 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/isa_std.h"
+#include "cuda/code_call.h"
+#include "cuda/copy_call.h"
 #include "cuda/engine.h"
 #include "families/map_driver.h"
+#include "families/map_node.h"
 
 namespace pb {
 
@@ -28,9 +31,9 @@ void check_bits(const char* op, int64_t bits) {
 Tensor bytes_of(const Tensor& codes, int64_t bits) {
   if (!is_integer(codes.dtype()) && codes.dtype() != DType::Bool)
     fail<DTypeError>("pack", "codes are integers or bools", "cast with codes.astype(pb.uint8)", codes);
-  Tensor bytes = empty(codes.shape(), DType::U8);
+  Tensor bytes = empty(codes.shape(), DType::U8, codes.device());
   copy_into(bytes, codes);
-  Tensor wide = empty(codes.shape(), DType::I64);
+  Tensor wide = empty(codes.shape(), DType::I64);  // on the CPU
   copy_into(wide, codes);
   const int64_t* v = wide.data<int64_t>();
   uint64_t all = 0;
@@ -53,10 +56,13 @@ void over_groups(int64_t n, F f) {
 
 Tensor pack_codes(const Tensor& codes, int64_t bits) {
   check_bits("pack", bits);
-  if (on_cuda(codes)) cuda::no_kernel("pack", codes);
   Tensor bytes = bytes_of(codes, bits);
   int64_t n = bytes.size();
-  Tensor words = empty({code_words(n, int(bits))}, DType::U32);
+  Tensor words = empty({code_words(n, int(bits))}, DType::U32, bytes.device());
+  if (on_cuda(words)) {
+    cuda::pack_tensor(words, bytes, int(bits));
+    return words;
+  }
   auto* w = words.data<uint32_t>();
   auto* c = bytes.data<uint8_t>();
   over_groups(n, [&](int64_t begin, int64_t end) {
@@ -68,7 +74,6 @@ Tensor pack_codes(const Tensor& codes, int64_t bits) {
 
 Tensor unpack_codes(const Tensor& words, int64_t bits, int64_t n) {
   check_bits("unpack", bits);
-  if (on_cuda(words)) cuda::no_kernel("unpack", words);
   if (words.dtype() != DType::U32 || words.ndim() != 1)
     fail<DTypeError>("unpack", "words are a 1-d uint32 tensor", "pass what pb.fewbit.pack returned", words);
   if (n < 0 || words.size() != code_words(n, int(bits)))
@@ -77,7 +82,11 @@ Tensor unpack_codes(const Tensor& words, int64_t bits, int64_t n) {
                          std::to_string(words.size()) + " words",
                      "n and bits are those of the packing", words);
   Tensor flat = contiguous(detach(words));
-  Tensor codes = empty({n}, DType::U8);
+  Tensor codes = empty({n}, DType::U8, words.device());
+  if (on_cuda(codes)) {
+    cuda::unpack_tensor(codes, flat, int(bits));
+    return codes;
+  }
   auto* w = flat.data<uint32_t>();
   auto* c = codes.data<uint8_t>();
   over_groups(n, [&](int64_t begin, int64_t end) {
@@ -186,7 +195,7 @@ class CodeWords final : public Late {
 Tensor place_of(const Tensor& x) {
   refresh_view(x);
   if (!x->node) return x;
-  Tensor t = empty({0}, x.dtype());
+  Tensor t = empty({0}, x.dtype(), x.device());
   attach(t, x->node, x->out_index);
   return t;
 }
@@ -195,7 +204,6 @@ bool call_with_code(const MapOp& op, const Tensor& x, const Tensor& out, const d
   if (!any_wants(x) || has_tangent(x) || out.dtype() != x.dtype() || !(out.shape() == x.shape())) return false;
   CodeRef code = code_for(op, params, x.dtype(), saving);
   if (!code) return false;
-  if (on_cuda(x)) cuda::no_kernel(op.name.data(), x);
   Tensor words = coded_forward(op, out, x, params, *code);
   DType dtype = x.dtype();
   Tensor place = code->order() > 1 ? place_of(x) : Tensor();
@@ -225,7 +233,13 @@ Saved saved_code(const Tensor& words, const CodeRef& code) {
 
 Tensor coded_forward(const MapOp& op, const Tensor& out, const Tensor& x, const double* params, const Code& code,
                      Generator* rng) {
-  Tensor words = empty({code_words(out.size(), code.bits())}, DType::U32);
+  Tensor words = empty({code_words(out.size(), code.bits())}, DType::U32, out.device());
+  if (on_cuda(out)) {
+    if (code.random()) cuda::no_kernel(op.name.data(), x);
+    cuda::encode(x, code, words);  // first: out may be x
+    run_forward(op, out, {&x, 1}, Compute::F32, params, nullptr);
+    return words;
+  }
   MapPlan p;
   MapCodes c;
   RandomState draws;
@@ -253,12 +267,13 @@ Tensor coded_forward(const MapOp& op, const Tensor& out, const Tensor& x, const 
 }
 
 Tensor coded_pull(const Code& code, const Tensor& words, const Tensor& g, DType result, int order) {
-  Tensor out = empty(g.shape(), result);
+  Tensor out = empty(g.shape(), result, g.device());
   coded_pull_into(code, words, g, out, order);
   return out;
 }
 
 void coded_pull_into(const Code& code, const Tensor& words, const Tensor& g, const Tensor& out, int order) {
+  if (on_cuda(out)) return cuda::decode(g, code, order, words, out);
   MapPlan p;
   MapCodes c;
   c.table = &code.table();
