@@ -168,6 +168,61 @@ def test_dropout():
     assert a == b
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 7, 4, 6), (1, 2, 64, 64, 32, 32), (2, 1, 130, 130, 16, 48), (1, 1, 65, 200, 7, 3)]
+)
+def test_dropout_of_the_blocked_kernel_is_that_of_the_composition(shape, causal):
+    b, h, queries, keys, width, out = shape
+    x = [v.astype(np.float32) for v in inputs((b, h), queries, keys, width, out)]
+    c = pb.asarray(draw(b, h, queries, out, seed=9).astype(np.float32))
+
+    def composed(q, k, v, rng):
+        s = pb.matmul(q, k.mT) / np.sqrt(width)
+        if causal:
+            s = pb.where(pb.expand_dims(pb.arange(queries), 1) >= pb.arange(keys), s, -np.inf)
+        return pb.matmul(pb.dropout(pb.softmax(s), 0.3, rng=rng), v)
+
+    def run(f, graph):
+        t = [pb.tensor(v, requires_grad=True) for v in x]
+        y = f(*t)
+        return [y.detach(), *(g.detach() for g in pb.gradients(pb.sum(y * c), t, create_graph=graph))]
+
+    want = run(lambda *t: composed(*t, pb._core.Generator(3)), False)
+    for graph in (False, True):
+        got = run(lambda *t: attention(*t, causal=causal, dropout=0.3, rng=pb._core.Generator(3)), graph)
+        for a, w in zip(got, want, strict=True):
+            close(a, w.numpy(), 2e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_are_read_and_written_where_they_lie(causal):
+    """The parts of one projection, permuted: the same bits as from contiguous operands, gradients joined again."""
+    b, t, h, d = 2, 70, 3, 20
+    x = pb.tensor(draw(b, t, 3 * h * d).astype(np.float32), requires_grad=True)
+    c = pb.asarray(draw(b, h, t, d, seed=1).astype(np.float32))
+
+    def heads(part):
+        return pb.permute_dims(pb.reshape(part, (b, t, h, d)), (0, 2, 1, 3))
+
+    y = attention(*(heads(p) for p in pb.split(x, 3, axis=-1)), causal=causal)
+    pb.sum(y * c).backward()
+    leaves = [
+        pb.tensor(np.ascontiguousarray(heads(p).numpy()), requires_grad=True) for p in pb.split(x.detach(), 3, axis=-1)
+    ]
+    z = attention(*leaves, causal=causal)
+    pb.sum(z * c).backward()
+    assert y.detach().numpy().tobytes() == z.detach().numpy().tobytes()
+    want = np.concatenate([np.swapaxes(v.grad.numpy(), 1, 2).reshape(b, t, h * d) for v in leaves], -1)
+    assert x.grad.numpy().tobytes() == want.tobytes()
+
+
+def test_backward_with_dropout_keeps_no_probabilities():
+    x = [pb.tensor(v.astype(np.float32), requires_grad=True) for v in inputs((2, 2), 256, 256, 16, 16)]
+    y = attention(*x, causal=True, dropout=0.1)
+    assert pb.memory.saved_bytes(pb.sum(y)) <= 4 * (4 * 4 * 256 * 16 + 4 * 256)
+
+
 def test_causal_rows_do_not_see_the_future():
     q, k, v = inputs((1,), 6, 6, 4, 4)
     before = attention(*[pb.asarray(x) for x in (q, k, v)], causal=True).numpy()

@@ -76,6 +76,44 @@ def test_gradients_of_every_order(name, f, shares):
     np.testing.assert_allclose(second.numpy(), 6 * A * v * want, rtol=1e-9, atol=1e-12)
 
 
+def test_parts_of_a_split_share_one_node():
+    w = pb.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], requires_grad=True)
+    (pb.split(w, [2, 4])[1] ** 2).sum().backward()  # the other parts take no part
+    assert w.grad.tolist() == [0, 0, 6, 8, 0, 0]
+
+    def f(t):
+        a, b, c = pb.split(t, [2, 4])
+        return (b**3).sum() + (a[:1] * c[1:]).sum()
+
+    want = np.diag([0.0, 0, 18, 24, 0, 0])
+    want[0, 5] = want[5, 0] = 1
+    np.testing.assert_array_equal(pb.hessian(f)(w.detach()).numpy(), want)
+    out, tangent = pb.jvp(lambda t: pb.split(t, [2, 2, 4])[3], (w.detach(),), (2 * pb.ones(6),))
+    assert out.tolist() == [5, 6] and tangent.tolist() == [2, 2]
+    w.grad = None
+    pb.split(w, [0, 9])[1].sum().backward()  # cuts at and past the ends
+    assert w.grad.tolist() == [1] * 6
+    w.grad = None
+    right = pb.split(pb.reshape(w, (2, 3)), [1], axis=-1)[1]
+    (right * pb.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    assert w.grad.tolist() == [0, 1, 2, 0, 3, 4]
+
+
+def test_writes_to_and_under_the_parts_of_a_split():
+    w = pb.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    x = w * 1.0
+    a, _ = pb.split(x, [2])
+    a *= 10.0
+    (x * x).sum().backward()
+    assert x.tolist() == [10, 20, 3] and w.grad.tolist() == [200, 400, 6]
+    w.grad = None
+    x = w * 1.0
+    a, _ = pb.split(x, [2])
+    x *= 2.0
+    (a * a).sum().backward()
+    assert w.grad.tolist() == [8, 16, 0]
+
+
 def test_split():
     x = leaf(np.arange(6.0))
     a, b, c = pb.split(x, 3)
