@@ -43,6 +43,10 @@ def test_map_and_reduce_rows(emulated):
     suite(emulated, "map_rows")
 
 
+def test_limits(emulated):
+    suite(emulated, "limits")
+
+
 def test_other_rows(emulated):
     suite(emulated, "other_rows")
 
