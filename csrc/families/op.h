@@ -95,8 +95,9 @@ constexpr int code_bits() {
   else
     return 0;
 }
+// As for call_fwd the result's type is deduced: with V written out nvcc 13.0 finds the requirement unsatisfied.
 template <class Op, class V, class... X>
-PB_FN V call_code(const ParamOf<V>& k, X... x) {
+PB_FN auto call_code(const ParamOf<V>& k, X... x) {
   if constexpr (requires { Op::template code<V>(x..., k); })
     return Op::template code<V>(x..., k);
   else
