@@ -60,9 +60,11 @@ PB_FN float expm1(float x) {
   float p = fma(e.r * e.r, q, e.r);
   return copysign(2.0f * fma(half, p, half - 0.5f), x);
 }
+// 1 / (1 + exp(-x)) with both terms of the sum 2^-24 times their value, so that exp(104) is finite and one scale does.
 PB_FN float sigmoid(float x) {
-  float e = exp_negative(-abs(x));
-  return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+  float c = x > 70.0f ? 70.0f : x;
+  ExpParts e = exp_parts<127 - 24>(c < -104.0f ? 104.0f : -c);
+  return 0x1p-24f / fma(exp_polynomial(e.r), float_of(e.biased << 23), 0x1p-24f);
 }
 PB_FN float tanh(float x) {
   float t = -2.0f * abs(x);
