@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -54,6 +55,38 @@ def test_other_rows(emulated):
 @pytest.mark.parametrize("order", list(ORDERS))
 def test_codes(emulated, order):
     suite(emulated, "codes", order=order)
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+def test_sizes(emulated, order):
+    """Kernels of all families at odd sizes; a sample of them in the other schedules, with work that waits."""
+    lazy = {} if order == "up" else {"PULLBACK_EMULATE_LAZY": "1"}
+    suite(emulated, "kernel_sizes", *(() if order == "up" else ("-k", "sample")), order=order, **lazy)
+
+
+@pytest.mark.parametrize("kind", ["ops", "steps"])
+def test_benchmarks_of_a_gpu_run(emulated, kind):
+    """Every case of tools/gpu_bench.py, with tiny sizes."""
+    lines = [json.loads(line) for line in run(emulated, "tools/gpu_bench.py", kind, "--small").splitlines()]
+    assert lines[0]["name"] == "copy" and len(lines) == {"ops": 23, "steps": 6}[kind]
+    assert all(line["pullback"] > 0 for line in lines[1:])
+
+
+def test_stages_of_a_gpu_run(tmp_path):
+    """Without a GPU tools/gpu_check.sh says so, and with one an unknown stage is named."""
+    script = str(TESTS.parent / "tools" / "gpu_check.sh")
+
+    def check(*command: str) -> str:
+        env = {**os.environ, "PYTHON": sys.executable, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(["bash", script, *command], capture_output=True, text=True, env=env, check=False)
+        assert done.returncode != 0
+        return done.stdout + done.stderr
+
+    assert "no stage is called tests2: build tests sanitizer ops steps" in check("tests2")
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    smi.chmod(0o755)
+    assert "nvidia-smi shows no GPU" in check("tests")
 
 
 def test_optimizers(emulated):
