@@ -175,7 +175,7 @@ def machine_code(folder: Path, tool: str, only: list[str]) -> list[str]:
                 wrong.append(f"{unit}: no kernel is named {name}")
             for full, body in mine.items():
                 checked += 1
-                if not re.search(r"\bLDG\.E(\.\w+)*\.128\b", body):
+                if not re.search(r"\bLDG?\.E(\.\w+)*\.128\b", body):
                     wrong.append(f"{unit}: {full} has no 16-byte load")
                 if re.search(r"\b(LDL|STL)\b", body) and full not in LOCAL:
                     wrong.append(f"{unit}: {full} uses local memory")

@@ -75,9 +75,24 @@ def test_sample_of_rows(name):
 
 
 def test_gradients_of_parameters_of_rows():
-    for rows, n in ((67, 24), (301, 13), (3, 8201), (2, 16392)):
+    for rows, n in ((67, 24), (301, 13), (37, 520), (5, 1032), (517, 4097), (3, 8201), (2, 16392)):
         compare(pb.layer_norm, [array((rows, n)), array((n,), 1), array((n,), 2)], tol=4e-5)
         compare(pb.rms_norm, [array((rows, n)), array((n,), 1)], tol=4e-5)
+
+
+def test_sample_of_norms_of_gradients():
+    """Clipping by the norm of all gradients, which a device keeps for itself."""
+
+    def run(device):
+        ps = [pb.tensor(array((n,), n), device=device, requires_grad=True) for n in (1, 7, 1000, 3001)]
+        opt = pb.optim.SGD(ps, lr=0.1)
+        for i, p in enumerate(ps):
+            p.grad = pb.tensor(3 * array((p.size,), i), device=device)
+        opt.step(clip_norm=0.5)
+        return ps
+
+    for got, want in zip(run(common.DEVICE), run("cpu"), strict=True):
+        common.close(got.detach(), want.detach(), 1e-6)
 
 
 def test_sample_of_channels():
@@ -147,6 +162,8 @@ def test_convolutions_with_long_sums():
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
 def test_sample_of_pools(dtype):
+    ties = np.float32(np.arange(2 * 9 * 7) // 5 % 3).reshape(1, 2, 9, 7)
+    compare(lambda x: pb.max_pool2d(x, 3, stride=2), [ties], dtype)
     for shape, size, more in (
         ((2, 3, 7, 9), 2, {}),
         ((1, 2, 8, 8), 3, {"stride": 2, "padding": 1}),
@@ -187,6 +204,13 @@ def test_sample_of_gathers():
         compare_values(lambda x, m: x[m], array((n,)), mask)
     i, j = rng.integers(0, 7, 19), rng.integers(0, 9, 19)
     compare_values(lambda x, i, j: x[i, j], array((7, 9, 3)), i, j)
+
+
+def test_sample_of_gathers_outside():
+    x = pb.ones(4, device=common.DEVICE)
+    for index in (4, -5):
+        with pytest.raises(IndexError):
+            pb.take(x, pb.asarray(np.array([0, index])).to(common.DEVICE)).tolist()
 
 
 def test_sample_of_writes():

@@ -227,8 +227,8 @@ void note_kernel(const void* kernel) {
   Dl_info info;
   FILE* file = dladdr(kernel, &info) ? std::fopen(path, "a") : nullptr;
   if (!file) return;
-  std::fprintf(file, "%lx\n", static_cast<unsigned long>(static_cast<const char*>(kernel) -
-                                                         static_cast<const char*>(info.dli_fbase)));
+  std::fprintf(file, "%lx\n",
+               static_cast<unsigned long>(static_cast<const char*>(kernel) - static_cast<const char*>(info.dli_fbase)));
   std::fclose(file);
 }
 

@@ -59,7 +59,7 @@ struct SharedArray {
 };
 
 struct Block {
-  unsigned size = 0, waiting = 0, done = 0;
+  unsigned size = 0, waiting = 0, done = 0, barriers = 0;
   bool any = false, all = true;
   int count = 0, answer = 0;
   Vote vote = Vote::None;
@@ -79,14 +79,18 @@ Context home;     // of the thread that launches
 // Blocks take turns with two sets of stacks and of shared memory: otherwise the order in which they happen to run would
 // hide from the race detector what two of them do to the same memory.
 int side;
-std::vector<Context*> spare[2];
+std::vector<Context*> spare[2], ended[2];
 std::vector<std::unique_ptr<Context>> contexts[2];
 const std::function<void()>* body;
 Failure failure;
 uint64_t random_state;
 char* arenas;
 thread_local bool launching;
-char launch_token, end_token, block_tokens[2], warp_tokens[2][kMostThreads / kWarp];
+// Note [Tokens]
+// What ThreadSanitizer takes for order: a launch, the blocks before that used the same shared memory, a barrier. Two
+// barriers in a row have different tokens, since a thread may reach the second before another has left the first.
+char launch_token, end_token, begin_tokens[2], done_tokens[2], barrier_tokens[2][2];
+char warp_tokens[2][kMostThreads / kWarp];
 
 uint64_t random_below(uint64_t n) {
   random_state = random_state * 6364136223846793005u + 1442695040888963407u;
@@ -189,9 +193,9 @@ void fiber() {
   while (true) {
     Thread& t = *running;
     PB_ACQUIRE(&launch_token);
-    PB_ACQUIRE(&block_tokens[side]);
+    PB_ACQUIRE(&begin_tokens[side]);
     (*body)();
-    PB_RELEASE(&block_tokens[side]);
+    PB_RELEASE(&done_tokens[side]);
     PB_RELEASE(&end_token);
     t.state = State::Done;
     block.done++;
@@ -205,7 +209,7 @@ void fiber() {
       continue;
     }
 #endif
-    spare[side].push_back(here);
+    ended[side].push_back(here);
     running = nullptr;
     go(*here, home);
   }
@@ -224,6 +228,7 @@ void wait(State state, const Place& at) {
 void open_barrier() {
   block.answer = block.vote == Vote::Any ? block.any : block.vote == Vote::All ? block.all : block.count;
   block.waiting = 0;
+  block.barriers++;
   block.any = false, block.all = true, block.count = 0;
   block.file = nullptr;
   size_t from = block.runnable.size();
@@ -303,9 +308,20 @@ void check_guards() {
   }
 }
 
+// To the race detector all threads of a fiber are one, so there a block's threads do not share fibers.
+void give_back_contexts() {
+  spare[side].insert(spare[side].end(), ended[side].begin(), ended[side].end());
+  ended[side].clear();
+}
+
 void start_block(unsigned size, size_t dynamic) {
   block.size = size;
-  block.waiting = block.done = 0;
+  block.waiting = block.done = block.barriers = 0;
+  PB_ACQUIRE(&done_tokens[side]);
+  PB_RELEASE(&begin_tokens[side]);
+#ifdef PB_EMULATOR_TSAN
+  give_back_contexts();
+#endif
   block.any = false, block.all = true, block.count = 0;
   block.file = nullptr;
   block.head = 0;
@@ -328,6 +344,9 @@ void run_block() {
   while (failure.error == cudaSuccess && more()) {
     Thread& t = block.threads[take()];
     if (!t.context) {
+#ifndef PB_EMULATOR_TSAN
+      give_back_contexts();
+#endif
       if (spare[side].empty()) {
         contexts[side].emplace_back(new_context(&fiber));
         spare[side].push_back(contexts[side].back().get());
@@ -364,7 +383,8 @@ int barrier(Vote vote, bool mine, const Place& at) {
   block.line = at.line();
   block.vote = vote;
   block.any |= mine, block.all &= mine, block.count += mine;
-  PB_RELEASE(&block_tokens[side]);
+  char* token = &barrier_tokens[side][block.barriers % 2];
+  PB_RELEASE(token);
   block.waiting++;
   Thread& t = *running;
   if (block.waiting == block.size) {
@@ -376,7 +396,7 @@ int barrier(Vote vote, bool mine, const Place& at) {
   } else {
     wait(State::Barrier, at);
   }
-  PB_ACQUIRE(&block_tokens[side]);
+  PB_ACQUIRE(token);
   return block.answer;
 }
 
@@ -486,6 +506,7 @@ Failure run_grid(dim3 grid, dim3 block_shape, size_t dynamic, const std::functio
   if (failure.error != cudaSuccess) {  // stacks that were given up begin anew
     for (int s = 0; s < 2; s++) {
       spare[s].clear();
+      ended[s].clear();
       for (auto& c : contexts[s]) {
         restart(*c, &fiber);
         spare[s].push_back(c.get());
