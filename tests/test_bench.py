@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import ceilings, footprint, instructions, performance, schema, stats, table  # noqa: E402
 from bench.cases import all_cases, training  # noqa: E402
-from bench.libs import PEERS, SIDES, Pullback  # noqa: E402
+from bench.libs import SIDES, Pullback  # noqa: E402
 from bench.run import RESULTS, Run, difference  # noqa: E402
 from bench.worker import save  # noqa: E402
 
