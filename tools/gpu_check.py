@@ -71,6 +71,9 @@ class Stage:
             text, errors = child.communicate()
             self.log += f"$ {' '.join(command)}\n{text}{errors or ''}"
             raise Failed(f"took more than {LIMIT:.0f} s") from None
+        except BaseException:  # this program is ended: so is what it started
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
         self.log += f"$ {' '.join(command)}\n{errors if keep else text}"
         if child.returncode:
             raise Failed(f"{' '.join(command)[:200]} gave {child.returncode}")
@@ -82,7 +85,8 @@ def build(stage: Stage, machine: dict[str, str], wheels: Path | None) -> None:
     if not stage.python.exists():
         stage.run(sys.executable, "-m", "venv", "--system-site-packages", str(WORK / "venv"))
     script = f"import importlib.util as u; print(*[n for n in {NEEDED!r} if u.find_spec(n) is None])"
-    lacking = stage.run(str(stage.python), "-c", script, keep=True).split()
+    # -I: the folder cmake/ of this repository is not the package.
+    lacking = stage.run(str(stage.python), "-I", "-c", script, keep=True).split()
     if lacking:
         where = ["--no-index", "--find-links", str(wheels)] if wheels else []
         stage.run(str(stage.python), "-m", "pip", "install", "-q", *where, *lacking)
@@ -91,6 +95,7 @@ def build(stage: Stage, machine: dict[str, str], wheels: Path | None) -> None:
     cmake, folder = (str(stage.python), "-m", "cmake"), str(WORK / "build")
     stage.run(
         *cmake, "-S", ".", "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}/ninja", "-DPB_CUDA=ON",
+        "-DPB_ISA_LEVELS=v3;v4",
         f"-DPB_CUDA_ARCHITECTURES={architecture}", f"-DPython_EXECUTABLE={stage.python}",
     )  # fmt: skip
     stage.run(*cmake, "--build", folder, "-j", str(os.cpu_count() or 2))
@@ -157,6 +162,7 @@ def main() -> int:
     unknown = [s for s in options.stages if s not in STAGES]
     if unknown:
         parser.error(f"no stage is called {unknown[0]}: {' '.join(STAGES)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine, now, failed = gpu(), commit(), []
     for d in (RESULTS, WORK):
         d.mkdir(parents=True, exist_ok=True)
