@@ -45,6 +45,28 @@ static void* fma_job(void* p) {
   return 0;
 }
 
+#if defined(__AVX512BF16__)
+#define PAIRS(c) a##c = (vec)_mm512_dpbf16_ps((__m512)a##c, (__m512bh)x, (__m512bh)y);
+static void* bf16_job(void* p) {
+  Job* job = p;
+  vec x, y, s;
+  for (int i = 0; i < WIDTH / 4; i++) x[i] = 0x1p-40f, y[i] = 0x1p-40f, s[i] = 0;
+  CHAINS(START)
+  for (int64_t i = 0; i < job->n; i++) {
+    CHAINS(PAIRS)
+    CHAINS(HOLD)
+  }
+  CHAINS(SUM)
+  job->sink = s[0];
+  return 0;
+}
+#else
+static void* bf16_job(void* p) {
+  (void)p;
+  return 0;
+}
+#endif
+
 static void* copy_job(void* p) {
   Job* job = p;
   for (int64_t i = 0; i < job->n; i += WIDTH / 4) *(vec*)(job->to + i) = *(const vec*)(job->from + i);
@@ -77,6 +99,18 @@ double fma_gflops(int threads, int64_t rounds) {
   Job jobs[kMaxThreads];
   for (int t = 0; t < threads; t++) jobs[t] = (Job){.n = rounds};
   return 2e-9 * (WIDTH / 4) * kChains * (double)rounds * threads / run(fma_job, jobs, threads);
+}
+
+// Products of pairs of bfloat16 numbers, summed in float32; 0 where this file was compiled without them.
+double bf16_gflops(int threads, int64_t rounds) {
+#if defined(__AVX512BF16__)
+  Job jobs[kMaxThreads];
+  for (int t = 0; t < threads; t++) jobs[t] = (Job){.n = rounds};
+  return 4e-9 * (WIDTH / 4) * kChains * (double)rounds * threads / run(bf16_job, jobs, threads);
+#else
+  (void)threads, (void)rounds, (void)bf16_job;
+  return 0;
+#endif
 }
 
 // GB/s, read and written bytes together; n floats per array, which must be aligned and touched.

@@ -17,6 +17,7 @@ WIDTHS = (
     ("FMA peak, 512 bits", 64, ["-mavx512f", "-mavx512vl", "-mprefer-vector-width=512"], {"avx512f", "avx512vl"}),
     ("FMA peak, 256 bits", 32, ["-mavx2", "-mfma"], {"avx2", "fma"}),
 )
+BF16 = ("vdpbf16ps peak", 64, ["-mavx512f", "-mavx512bf16", "-mprefer-vector-width=512"], {"avx512_bf16"})
 REPEATS = 5
 COPY_FLOATS = 1 << 25  # 128 MiB per array
 
@@ -32,12 +33,12 @@ def cpu_flags() -> set[str]:
 
 def library(folder: str, width: int, flags: list[str]) -> ctypes.CDLL:
     """ceilings.c, compiled for one vector width."""
-    out = Path(folder) / f"ceilings{width}.so"
+    out = Path(folder) / f"ceilings{abs(hash(tuple(flags)))}.so"
     command = ["gcc", "-O2", "-fno-tree-loop-distribute-patterns", "-shared", "-fPIC", "-pthread", f"-DWIDTH={width}"]
     subprocess.run([*command, *flags, str(SOURCE), "-o", str(out)], check=True)
     lib = ctypes.CDLL(str(out))
-    lib.fma_gflops.restype = lib.copy_gbs.restype = ctypes.c_double
-    lib.fma_gflops.argtypes = [ctypes.c_int, ctypes.c_int64]
+    lib.fma_gflops.restype = lib.bf16_gflops.restype = lib.copy_gbs.restype = ctypes.c_double
+    lib.fma_gflops.argtypes = lib.bf16_gflops.argtypes = [ctypes.c_int, ctypes.c_int64]
     lib.copy_gbs.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     return lib
 
@@ -51,9 +52,12 @@ def measure(threads: int, scale: float = 1.0) -> list[dict[str, Any]]:
     usable = [w for w in WIDTHS if w[3] <= have]
     with tempfile.TemporaryDirectory() as folder:
         libs = {name: library(folder, width, flags) for name, width, flags, _ in usable}
-        for name, lib in libs.items():
+        loops = {name: lib.fma_gflops for name, lib in libs.items()}
+        if BF16[3] <= have:
+            loops[BF16[0]] = library(folder, *BF16[1:3]).bf16_gflops
+        for name, loop in loops.items():
             for team in sorted({1, threads}):
-                samples = [lib.fma_gflops(team, int(4e6 * scale)) for _ in range(REPEATS)]
+                samples = [loop(team, int(4e6 * scale)) for _ in range(REPEATS)]
                 rows.append({"name": name, "unit": "GFLOP/s", "threads": team, "samples": samples})
         if libs:
             import numpy as np

@@ -19,9 +19,54 @@ seconds = time.perf_counter() - start
 rss = next(line for line in open("/proc/self/status") if line.startswith("VmRSS:"))
 print(seconds, int(rss.split()[1]) / 1024)
 """
+_TRAINER = """
+import io, sys, tempfile, time
+import pullback as pb
+pb.set_num_threads(1)
+steps = 400
+x, y = pb.random.normal((steps * 8, 4)), pb.random.randint(0, 3, (steps * 8,))
+data = pb.data.TensorDataset(x, y)
+
+def accuracy(z, t):
+    return (pb.argmax(z, axis=1) == t).astype(pb.float32).mean()
+
+def parts():
+    pb.manual_seed(0)
+    model = pb.nn.Linear(4, 3)
+    return model, pb.optim.SGD(model.parameters(), lr=1e-3)
+
+def bare():
+    model, opt = parts()
+    start = time.perf_counter()
+    for a, b in pb.data.DataLoader(data, 8):
+        z = model(a)
+        loss = pb.losses.cross_entropy(z, b)
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        with pb.no_grad():
+            float(accuracy(z, b)), float(loss)
+    return time.perf_counter() - start
+
+def trained(folder):
+    model, opt = parts()
+    log = pb.train.CSVLogger(folder + "/log.csv")
+    t = pb.train.Trainer(model, opt, pb.losses.cross_entropy, metrics={"accuracy": accuracy}, callbacks=[log])
+    start = time.perf_counter()
+    t.fit(pb.data.DataLoader(data, 8), epochs=1)
+    return time.perf_counter() - start
+
+out, sys.stderr = sys.stderr, io.StringIO()
+best = [float("inf")] * 2
+for _ in range(9):
+    with tempfile.TemporaryDirectory() as folder:
+        best = [min(best[0], bare()), min(best[1], trained(folder))]
+print((best[1] - best[0]) / steps)
+"""
 MODULES = {"pullback": "pullback", "torch": "torch"}
 STEPS = ("MLP step", "CNN step", "char-GPT step")
-NAMES = ("import", "RSS after import", *(name.replace("step", "peak memory") for name in STEPS), "wheel")
+TRAINER = "Trainer over the bare loop"
+NAMES = (TRAINER, "import", "RSS after import", *(name.replace("step", "peak memory") for name in STEPS), "wheel")
 
 
 def row(name: str, unit: str, sides: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -59,6 +104,17 @@ def imports(sides: list[str], repeats: int, environment: dict[str, str]) -> list
                 seconds.setdefault(side, []).append(block(repeat - 1, took))
                 memory.setdefault(side, []).append(block(repeat - 1, rss))
     return [row("import", "s", seconds), row("RSS after import", "MiB", memory)]
+
+
+def trainer(repeats: int, environment: dict[str, str]) -> list[dict[str, Any]]:
+    """Seconds a step that the Trainer adds to the same loop by hand: bar, CSV log and a metric on, one thread."""
+    blocks = []
+    for repeat in range(repeats):
+        done = subprocess.run(
+            [sys.executable, "-c", _TRAINER], env=environment, capture_output=True, text=True, check=True
+        )
+        blocks.append({**block(repeat, 0.0), "samples": [float(f"{float(done.stdout):.4g}")]})
+    return [row(TRAINER, "s", {"pullback": blocks})]
 
 
 def wheel() -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
@@ -33,11 +36,21 @@ class Pullback:
     def jacobian_forward(self, f: Any) -> Any:
         return self.pb.jacobian(f, mode="forward")
 
+    def half(self, tensor: Any) -> Any:
+        return tensor.astype(self.pb.bfloat16)
+
+    def autocast(self) -> Any:
+        return self.pb.autocast("bfloat16")
+
+    def compiled(self, model: Any) -> Any:
+        return model
+
     def tensor(self, array: np.ndarray, grad: bool = False) -> Any:
         return self.pb.tensor(array, requires_grad=grad)
 
     def array(self, tensor: Any) -> np.ndarray:
-        return np.asarray(tensor.detach().numpy())
+        t = tensor.detach()
+        return np.asarray((t.astype(self.pb.float32) if t.dtype == self.pb.bfloat16 else t).numpy())
 
     def layout(self, model: Any, images: Any) -> tuple[Any, Any]:
         return model, images
@@ -92,11 +105,21 @@ class Torch:
     def jacobian_forward(self, f: Any) -> Any:
         return self.torch.func.jacfwd(f)
 
+    def half(self, tensor: Any) -> Any:
+        return tensor.to(self.torch.bfloat16)
+
+    def autocast(self) -> Any:
+        return self.torch.autocast("cpu", self.torch.bfloat16)
+
+    def compiled(self, model: Any) -> Any:
+        return model
+
     def tensor(self, array: np.ndarray, grad: bool = False) -> Any:
         return self.torch.tensor(array).requires_grad_(grad)
 
     def array(self, tensor: Any) -> np.ndarray:
-        return tensor.detach().numpy()
+        t = tensor.detach()
+        return (t.float() if t.dtype == self.torch.bfloat16 else t).numpy()
 
     def layout(self, model: Any, images: Any) -> tuple[Any, Any]:
         return model, images
@@ -139,15 +162,58 @@ class TorchChannelsLast(Torch):
         return model.to(memory_format=form), images.contiguous(memory_format=form)
 
 
+class TorchCompile(Torch):
+    """PyTorch with its compiler over the model."""
+
+    name = "torch-compile"
+
+    def compiled(self, model: Any) -> Any:
+        return self.torch.compile(model)
+
+
+class PullbackFloat32(Pullback):
+    """pullback without the narrow types that a case asks for."""
+
+    name = "pullback-float32"
+
+    def half(self, tensor: Any) -> Any:
+        return tensor
+
+    def autocast(self) -> Any:
+        return contextlib.nullcontext()
+
+
+class Jax:
+    """JAX under jit on the CPU. It has no modules: bench/cases/jax_peer.py writes the cases in its own terms."""
+
+    name = "jax"
+
+    def __init__(self, threads: int) -> None:
+        if threads != len(os.sched_getaffinity(0)):
+            raise RuntimeError(f"jax takes every core of its process, and {threads} threads were asked for")
+        import jax
+
+        self.jax = jax
+        self.version = jax.__version__
+
+    def tensor(self, array: np.ndarray, grad: bool = False) -> Any:
+        return self.jax.numpy.asarray(array)
+
+    def array(self, tensor: Any) -> np.ndarray:
+        return np.asarray(tensor)
+
+
 @dataclass(frozen=True)
 class Side:
-    """One contestant: a library and the environment of its process. A special one runs only in cases that name it."""
+    """One contestant: a library and the environment of its process. A special one runs only in cases that name it, and
+    where the module it needs is there."""
 
     name: str
     library: type
     what: str
     env: dict[str, str]
     special: bool = False
+    needs: str = ""
 
 
 #: An allocator that keeps touched memory, which is what PyTorch's eager mode would be with a caching allocator.
@@ -160,7 +226,16 @@ SIDES = {
         Side("pullback-v3", Pullback, "pullback with PULLBACK_ISA=v3 (AVX2)", {"PULLBACK_ISA": "v3"}, special=True),
         Side("torch", Torch, "PyTorch eager as shipped, fused optimizers", {}),
         Side("torch-heap", Torch, "PyTorch eager with a kept heap (MALLOC_MMAP_MAX_=0, no trim)", KEPT_HEAP),
+        Side("pullback-float32", PullbackFloat32, "pullback in float32, beside a bfloat16 case", {}, special=True),
         Side("torch-channels-last", TorchChannelsLast, "torch-heap with channels-last images", KEPT_HEAP, special=True),
+        Side("torch-compile", TorchCompile, "torch-heap with torch.compile", KEPT_HEAP, special=True),
+        Side("jax", Jax, "JAX under jit", {"JAX_PLATFORMS": "cpu"}, special=True, needs="jax"),
     )
 }
 PEERS = tuple(name for name, side in SIDES.items() if name != "pullback" and not side.special)
+
+
+def there(side: str) -> bool:
+    """Whether the module that a side needs is installed."""
+    needs = SIDES[side].needs
+    return not needs or importlib.util.find_spec(needs) is not None

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench import footprint, machine, schema, table  # noqa: E402
 from bench.cases import Case, all_cases  # noqa: E402
-from bench.libs import PEERS, SIDES  # noqa: E402
+from bench.libs import PEERS, SIDES, there  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results"
 #: No side runs under these; the first halves the speed of OpenBLAS where it names another CPU.
@@ -116,7 +116,11 @@ class Run:
     def measure(self, case: Case, number: int) -> None:
         """One round of one case: new processes, a check, then blocks in turns."""
         row = self.row(case)
-        special = [s for s in case.sides if s not in self.options.skip and (s.startswith("pullback") or self.peers)]
+        special = [
+            s
+            for s in case.sides
+            if s not in self.options.skip and (s.startswith("pullback") or self.peers) and there(s)
+        ]
         names = ["pullback", *self.peers, *special]
         workers = [Worker(side, self.package, self.options.threads) for side in names]
         try:
@@ -152,11 +156,12 @@ class Run:
             self.versions[worker.side] = answer["version"]
             if worker.side != "pullback":
                 error = difference(ours, file)
-                if not error <= case.tolerance:
+                bound = case.apart if case.apart and worker.side == "pullback-float32" else case.tolerance
+                if not error <= bound:
                     row["refused"].append(f"{worker.side}: differs from pullback by {error:.3g}, not timed")
                     continue
                 check = {"round": number, "side": worker.side, "error": float(f"{error:.3g}")}
-                row["checks"].append({**check, "tolerance": case.tolerance})
+                row["checks"].append({**check, "tolerance": bound})
             ready.append(worker)
         if self.peers and not any(worker.side in self.peers for worker in ready):
             return []  # nothing agreed: a time of ours alone would look like a result
@@ -216,6 +221,9 @@ def everything(run: Run, cases: list[Case], extras: list[str]) -> list[dict[str,
         env = environment(run.package, run.options.threads)
         rows = footprint.imports(sides, 2 * run.options.rounds + 1, env)
         run.rows |= {r["name"]: r for r in rows if r["name"] in extras}
+    if footprint.TRAINER in extras:
+        rows = footprint.trainer(run.options.rounds, environment(run.package, 1))
+        run.rows |= {r["name"]: r for r in rows}
     if "wheel" in extras:
         run.rows |= {r["name"]: r for r in footprint.wheel()}
     return list(ceilings.values())

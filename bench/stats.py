@@ -48,10 +48,17 @@ def ceiling(result: dict[str, Any], name: str, threads: int | None = None) -> fl
     return max(found) if found else None
 
 
-def share(result: dict[str, Any], case: dict[str, Any], side: str, peak: str) -> float | None:
-    """The part of a compute ceiling that a side reaches. A peak that no loop reached falls back to the narrower one."""
-    seconds, top = value(case, side), ceiling(result, peak) or ceiling(result, PEAK_V3)
-    return case["flop"] / seconds / 1e9 / top if seconds and top and case["flop"] else None
+def share(
+    result: dict[str, Any], case: dict[str, Any], side: str, peak: str, threads: int | None = None
+) -> float | None:
+    """The part of a ceiling that a side reaches: operations of a compute peak, ideal bytes of a copy. A peak of FMA
+    that no loop reached falls back to the narrower one."""
+    copies = peak.startswith("copy")
+    top = ceiling(result, peak, threads)
+    if top is None and peak == PEAK:
+        top = ceiling(result, PEAK_V3, threads)
+    seconds, work = value(case, side), case["bytes" if copies else "flop"]
+    return work / seconds / 1e9 / top if seconds and top and work else None
 
 
 @dataclass
@@ -85,7 +92,7 @@ def measure(result: dict[str, Any], case: dict[str, Any], goal: dict[str, Any]) 
     if kind == "value":
         return value(case, side)
     if kind == "share":
-        return share(result, case, side, goal.get("of", PEAK))
+        return share(result, case, side, goal.get("of", PEAK), goal.get("threads"))
     if kind != "ratio":
         raise ValueError(f"goals.json: unknown kind {kind!r}")
     if "to" in goal:

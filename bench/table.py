@@ -24,11 +24,13 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 GROUPS = {
     "overhead": "call overhead",
+    "small": "small work",
     "ops": "element-wise",
     "rows": "row ops",
     "matmul": "matmul",
     "optimizer": "optimizer step",
     "training": "training step",
+    "bfloat16": "bfloat16",
     "footprint": "footprint",
 }
 
@@ -218,12 +220,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
+    from bench import performance  # it builds on this module
+
     if options.write:
         README.write_text(expected())
+        performance.PAGE.write_text(performance.expected())
     elif options.check:
-        same = README.read_text() == expected()
-        print("README.md shows the newest result" if same else "README.md differs: run python bench/table.py --write")
-        return 0 if same else 1
+        pages = ((README, expected), (performance.PAGE, performance.expected))
+        stale = [path.name for path, wanted in pages if path.read_text() != wanted()]
+        print("\n".join(f"{name} differs: run python bench/table.py --write" for name in stale) or "the pages are new")
+        return 1 if stale else 0
     else:
         path = options.file or newest()
         if path is None:

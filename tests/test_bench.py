@@ -17,9 +17,9 @@ import pullback as pb
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import ceilings, footprint, instructions, schema, stats, table  # noqa: E402
+from bench import ceilings, footprint, instructions, performance, schema, stats, table  # noqa: E402
 from bench.cases import all_cases, training  # noqa: E402
-from bench.libs import PEERS, SIDES, Pullback  # noqa: E402
+from bench.libs import SIDES, Pullback  # noqa: E402
 from bench.run import RESULTS, Run, difference  # noqa: E402
 from bench.worker import save  # noqa: E402
 
@@ -96,6 +96,14 @@ def test_results_fit_the_schema():
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source archive carries no results")
 def test_readme_shows_the_newest_result():
     assert table.README.read_text() == table.expected()
+    assert performance.PAGE.read_text() == performance.expected()
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a source archive carries no results")
+def test_rows_that_fall_short_are_explained():
+    result = json.loads(table.newest().read_text())
+    assert set(performance.missed(result)) <= set(performance.notes())
+    assert set(performance.notes()) <= {c.name for c in all_cases()} | set(footprint.NAMES)
 
 
 def test_readme_table_is_replaced_between_the_marks():
@@ -153,7 +161,7 @@ def test_goals_name_cases_and_sides():
     names = {c.name for c in all_cases()} | {*footprint.NAMES, "full build", "rebuild after one op"}
     for goal in stats.goals():
         assert goal["case"] in names
-        assert goal.get("side", "pullback") in SIDES and goal.get("to", "torch") in PEERS
+        assert goal.get("side", "pullback") in SIDES and goal.get("to", "torch") in SIDES
         assert ("at_most" in goal) != ("at_least" in goal)
 
 

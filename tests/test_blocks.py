@@ -230,10 +230,11 @@ def test_region_and_errors() -> None:
     with pb.saving(inputs=4):
         assert pb.memory.saved_bytes(pb.linear(leaf * 1.0, w)) == 8 * row_bytes(64, 4)
         assert pb.memory.saved_bytes(pb.linear(leaf * 1.0, w, saved=8)) == 8 * row_bytes(64, 8)
-        assert pb.memory.saved_bytes(pb.linear(leaf * 1.0, w, saved="input")) == 4 * 512
+        with pb.saving(inputs=None):  # leaves the region around it as it is
+            assert pb.memory.saved_bytes(pb.linear(leaf * 1.0, w)) == 8 * row_bytes(64, 4)
     row = pb.memory.report(pb.linear(leaf * 1.0, w, saved=8)).rows[0]
     assert (row.scheme, row.error) == ("int8 blocks", "unbiased")
-    for saved in (3, 0, 16, True, "output", 4.0):
+    for saved in (3, 0, 16, True, "input", "output", 4.0):
         with pytest.raises(ValueError, match="linear: saved= takes 4 or 8"):
             pb.linear(leaf, w, saved=saved)
         with pytest.raises(ValueError, match="conv2d: saved= takes 4 or 8"):

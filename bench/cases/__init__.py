@@ -30,6 +30,8 @@ class Case:
     build: library -> Work.
     flop, bytes: of one run: floating-point operations, and the ideal memory traffic, where they are known.
     tolerance: largest difference allowed between two sides, as a share of the largest element.
+    apart: the same for pullback-float32 beside a bfloat16 case, where rounding moves units across a kink; it only
+        guards against another computation.
     sides: contestants beside pullback and the peers, such as pullback-v3.
     """
 
@@ -39,6 +41,7 @@ class Case:
     flop: float = 0.0
     bytes: float = 0.0
     tolerance: float = 2e-5
+    apart: float = 0.0
     sides: tuple[str, ...] = field(default=())
 
 

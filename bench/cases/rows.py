@@ -1,4 +1,4 @@
-"""Ops over rows of 1024: softmax, layer norm, cross-entropy."""
+"""Ops over rows: softmax, layer norm, cross-entropy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import Case, Work, normal
+from . import Case, Work, jax_peer, normal
 
 WIDTH = 1024
 
@@ -69,3 +69,26 @@ CASES = [
         ),
     )
 ]
+
+
+def vocabulary(lib: Any) -> Work:
+    """Cross-entropy over 32,000 classes and its gradient, for 4,096 rows."""
+    x, target = normal((4096, 32000), 1), np.random.default_rng(4).integers(0, 32000, 4096)
+    if lib.name == "jax":
+        return jax_peer.cross_entropy(lib, x, target)
+    logits, classes = lib.tensor(x, True), lib.tensor(target)
+
+    def run() -> Any:
+        logits.grad = None
+        y = lib.cross_entropy(logits, classes)
+        y.backward()
+        return y
+
+    return Work("run()", {"run": run}, lambda: {"y": lib.array(run()), "x.grad": lib.array(logits.grad)})
+
+
+CASES += [
+    Case(f"{op.__name__} 4096x1024 fwd+bwd", "rows", build(op, 4096, True), bytes=20.0 * 4096 * WIDTH)
+    for op in (softmax, layer_norm)
+]
+CASES.append(Case("cross_entropy 4096x32000 fwd+bwd", "rows", vocabulary, bytes=8.0 * 4096 * 32000, sides=("jax",)))

@@ -113,7 +113,6 @@ int code_bits_of(PyObject* o) {
 
 int block_bits(const char* op, nb::handle saved) {
   if (saved.is_none()) return 0;
-  if (PyUnicode_Check(saved.ptr()) && PyUnicode_CompareWithASCIIString(saved.ptr(), "input") == 0) return -1;
   int64_t bits = PyLong_Check(saved.ptr()) && !PyBool_Check(saved.ptr()) ? nb::cast<int64_t>(saved) : 0;
   if (bits == 4 || bits == 8) return int(bits);
   fail<ValueError>(op, "saved= takes 4 or 8, the bits of a block-quantised input, got " + repr_of(saved),
