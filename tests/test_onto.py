@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -131,3 +132,29 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
 
     want = bits(1)
     assert bits(2) == want and bits(5) == want
+
+
+def test_threads_that_share_weights() -> None:
+    """Products above a tenth of a millisecond give up the interpreter lock while they add."""
+    w = leaf(numbers((256, 300), 8), pb.float32)
+    x, up = np.ones((300, 300), "f4"), np.ones((300, 256), "f4")
+
+    def work() -> None:
+        for _ in range(20):
+            pb.linear(pb.tensor(x), w).backward(pb.tensor(up))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for t in workers:
+        t.start()
+    for t in workers:
+        t.join()
+    assert np.array_equal(w.grad.numpy(), np.full((256, 300), 80 * 300.0, "f4"))
+
+
+def test_a_product_of_the_gradient_itself() -> None:
+    """The product reads the gradient to which its result is added."""
+    values, g = numbers((30, 30), 11), numbers((30, 30), 12)
+    w = leaf(values)
+    w.grad = pb.tensor(g)
+    pb.linear(w.grad, w).backward(pb.tensor(values))
+    near(w.grad, g + values.T @ g, pb.float64)

@@ -112,10 +112,12 @@ void pull_product(const PullArgs& p, int i, const Tensor& a, const Tensor& b) {
   bool plain = a.ndim() >= 2 && b.ndim() == 2 && b.dtype() == dtype && dtype_of(compute_of(dtype)) == dtype &&
                is_constant(a) && is_constant(b);
   auto add = [&](const Tensor& sum) {
+    if (sum->storage == a->storage || sum->storage == b->storage) return false;
     Shape batch = a.shape(), shape = a.shape();
     batch.resize(a.ndim() - 2);
     shape[a.ndim() - 1] = b.shape()[1];
     product(a, b, false, Tensor(), batch, shape, dtype, sum);
+    return true;
   };
   if (!plain || !add_onto(p, i, dtype, add)) p.gin[i] = matmul(a, b);
 }
@@ -244,7 +246,11 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, int 
     if (p.need(1)) {
       BlockRows x = block_rows(s.slot(0));
       bool fused = x.words && g.dtype() == DType::F32 && !has_tangent(g);
-      auto add = [&](const Tensor& sum) { product_with_blocks(flat(g), x, sum); };
+      auto add = [&](const Tensor& sum) {
+        if (sum->storage == g->storage) return false;
+        product_with_blocks(flat(g), x, sum);
+        return true;
+      };
       if (!fused)
         pull_product(p, 1, transposed(flat(g)), flat(s[0]));
       else if (!add_onto(p, 1, DType::F32, add))

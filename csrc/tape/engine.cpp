@@ -1,7 +1,8 @@
 // Backward: a heap ordered by sequence number. The newest queued node is always ready, because every consumer of a
 // node is newer than the node; no pass that counts dependencies is needed.
+#include <sched.h>
+
 #include <algorithm>
-#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -32,6 +33,20 @@ Tensor accumulate(const Tensor& a, Tensor b) {
 namespace {
 
 bool older(const Node* a, const Node* b) { return a->seq < b->seq; }
+
+// Leaves to whose gradient a product is being added, which may give up the interpreter lock. Another thread that shares
+// the leaf makes a tensor of its own meanwhile and waits before it adds that. Read and changed under the lock.
+std::vector<TensorImpl*> busy_leaves;
+bool leaf_is_busy(const Tensor& leaf) {
+  return std::find(busy_leaves.begin(), busy_leaves.end(), leaf.impl()) != busy_leaves.end();
+}
+struct BusyLeaf {
+  Tensor leaf;
+  explicit BusyLeaf(const Tensor& t) : leaf(t) { busy_leaves.push_back(t.impl()); }
+  BusyLeaf(const BusyLeaf&) = delete;
+  BusyLeaf& operator=(const BusyLeaf&) = delete;
+  ~BusyLeaf() { std::erase(busy_leaves, leaf.impl()); }
+};
 
 class Run;
 [[gnu::tls_model("initial-exec")]] thread_local Run* running = nullptr;
@@ -93,18 +108,20 @@ class Run {
     return y;
   }
   // A pull that makes a product for input i adds it to the sum that is there, instead of making a tensor to be added.
-  bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<void(const Tensor&)>& add) {
+  bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<bool(const Tensor&)>& add) {
     if (!pulling_ || p.edges != pulled_edges_ || mode().grad || mode().anomaly || options_.stop) return false;
     const Edge& e = pulling_->edges[size_t(i)];
     if (!wanted(e)) return false;
     bool leaf_grad = !e.node && wrt_.empty();
-    std::optional<KeepLock> keep;  // other threads may share the leaf
-    if (leaf_grad) keep.emplace();
-    const Tensor* sum = leaf_grad ? grad_of(e.leaf) : sum_of(e);
-    if (!sum || !*sum || (*sum)->node || !sum->contiguous() || sum->dtype() != dtype || has_tangent(*sum)) return false;
-    if (!leaf_grad && !unique(*sum)) return false;
-    add(*sum);
-    if (leaf_grad) (*sum)->storage->version++;
+    if (leaf_grad && leaf_is_busy(e.leaf)) return false;
+    const Tensor* at = leaf_grad ? grad_of(e.leaf) : sum_of(e);
+    if (!at || !*at || (!leaf_grad && !unique(*at))) return false;
+    Tensor sum = *at;
+    if (sum->node || !sum.contiguous() || sum.dtype() != dtype || has_tangent(sum)) return false;
+    if (!leaf_grad) return add(sum);
+    BusyLeaf busy(e.leaf);
+    if (!add(sum)) return false;
+    sum->storage->version++;
     return true;
   }
   static Tensor rebuild_at(Node* n) {
@@ -247,6 +264,10 @@ class Run {
 
   // The gradient of a leaf is never a buffer that somebody else sees.
   void store(const Tensor& t, const Tensor& g) {
+    while (leaf_is_busy(t)) {
+      LongKernel others_go_on(1e9);
+      sched_yield();
+    }
     KeepLock keep;  // threads that share weights add one after the other
     Tensor& grad = t->need_meta().grad;
     if (grad) {
@@ -333,9 +354,9 @@ class Run {
   // one left, instead of a tensor of zeros around each.
   bool add_into_receiver(Node* n, const Tensor& g) {
     if (!g || has_tangent(g)) return false;
-    bool added = false;
     pulling_ = n, pulled_edges_ = n->edges.begin();
-    add_onto({&g, nullptr, pulled_edges_}, 0, g.dtype(), [&](const Tensor& sum) { added = n->add_into(sum, g); });
+    auto add = [&](const Tensor& sum) { return n->add_into(sum, g); };
+    bool added = add_onto({&g, nullptr, pulled_edges_}, 0, g.dtype(), add);
     pulling_ = nullptr;
     return added;
   }
@@ -370,7 +391,7 @@ class Run {
 
 }  // namespace
 
-bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<void(const Tensor&)>& add) {
+bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<bool(const Tensor&)>& add) {
   return running && running->add_onto(p, i, dtype, add);
 }
 Tensor rebuilt(Node* n) { return running ? running->rebuilt(n) : Run::rebuild_at(n); }

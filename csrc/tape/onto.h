@@ -6,8 +6,9 @@
 
 namespace pb {
 
-// Within a pull: calls add(sum) with what input i has so far, contiguous, of this dtype, seen by nobody else. False,
-// and nothing is called, where there is none or the addition itself is recorded: the pull then fills gin[i].
-bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<void(const Tensor& sum)>& add);
+// Within a pull: calls add(sum) with what input i has so far, contiguous, of this dtype; a leaf's gradient may be what
+// the pull itself reads, then add returns false. False where it does, where there is no sum, or where the addition is
+// to be recorded: the pull then fills gin[i].
+bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<bool(const Tensor& sum)>& add);
 
 }  // namespace pb
