@@ -165,6 +165,7 @@ BlockRows block_rows(const Saved& s) {
 }
 
 int operand_bits(const char* op, int of_call) {
+  if (of_call < 0) return 0;  // exactly
   const SavingState& s = saving_state();
   int bits = of_call ? of_call : s.inputs ? s.inputs : s.policy_inputs;
   if (bits != 0 && bits != 4 && bits != 8)

@@ -121,7 +121,7 @@ struct Gelu : Map<1> {
   }
   template <Value V>
   PB_FN static V fwd(V x) {
-    return max(x, V(-40)) * normal_cdf(x);
+    return times_normal_cdf(x);
   }
   template <Value V>
   PB_FN static V pull(V g, V x) {

@@ -127,6 +127,11 @@ PB_FN S polynomial(S x, S c, C... higher) {
 
 namespace pb {
 
+template <class V>
+PB_FN V times_normal_cdf(V x) {
+  return max(x, V(-40)) * normal_cdf(x);
+}
+
 // The inverse of the normal distribution function on (0, 1), to about 1e-7 for p > 1e-45, with w = -log(4 p (1 - p)):
 // (p - 1/2) times a polynomial in w in the middle, a quotient in sqrt(w) in the tails.
 template <std::floating_point S>
