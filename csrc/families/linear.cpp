@@ -10,6 +10,7 @@
 #include "families/stack.h"
 #include "families/view.h"
 #include "fewbit/block.h"
+#include "tape/onto.h"
 #include "tensor/profile.h"
 
 namespace pb {
@@ -104,10 +105,28 @@ Tensor flat(const Tensor& t) {
   return reshape(t, {rows, t.shape().back()});
 }
 
+// gin[i] = a b (..., m, k) (..., k, n), whose rows together are those of input i: added to the cotangent that the input
+// has already, where there is one, so that its memory is passed over once.
+void pull_product(const PullArgs& p, int i, const Tensor& a, const Tensor& b) {
+  DType dtype = a.dtype();
+  bool plain = a.ndim() >= 2 && b.ndim() == 2 && b.dtype() == dtype && dtype_of(compute_of(dtype)) == dtype &&
+               is_constant(a) && is_constant(b);
+  auto add = [&](const Tensor& sum) {
+    if (sum->storage == a->storage || sum->storage == b->storage) return false;
+    Shape batch = a.shape(), shape = a.shape();
+    batch.resize(a.ndim() - 2);
+    shape[a.ndim() - 1] = b.shape()[1];
+    product(a, b, false, Tensor(), batch, shape, dtype, sum);
+    return true;
+  };
+  if (!plain || !add_onto(p, i, dtype, add)) p.gin[i] = matmul(a, b);
+}
+
 // g^T x for a float32 g (rows, out) and an x kept in blocks, which packing decodes: no dense x exists.
-Tensor product_with_blocks(const Tensor& g, const BlockRows& x) {
-  Tensor out = empty({g.shape()[1], x.length}, DType::F32);
+Tensor product_with_blocks(const Tensor& g, const BlockRows& x, const Tensor& onto = Tensor()) {
+  Tensor out = onto ? onto : empty({g.shape()[1], x.length}, DType::F32);
   GemmArgs p;
+  p.accumulate = bool(onto);
   p.m = g.shape()[1], p.n = x.length, p.k = x.rows;
   p.a = g.raw(), p.a_row = g.strides()[1], p.a_col = g.strides()[0];
   p.b = x.words, p.b_row = block_row_bytes(x.length, x.bits), p.b_col = 1;
@@ -150,11 +169,17 @@ Tensor matmul_stacks(const Tensor& a, const Tensor& b, DType dtype) {
   Shape shape_a = a.shape(), shape_b = b.shape();
   record("matmul", {a, b}, out, std::move(saved), [shape_a, shape_b](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
-    if (p.need(0)) p.gin[0] = sum_to_shape(matmul(g, transposed(s[1])), shape_a);
+    bool shared = shape_b.size() == 2;  // one product over all leading axes instead of a sum of products
+    if (p.need(0) && shared)
+      pull_product(p, 0, g, transposed(s[1]));
+    else if (p.need(0))
+      p.gin[0] = sum_to_shape(matmul(g, transposed(s[1])), shape_a);
     if (!p.need(1)) return;
     Tensor a = s[0];
-    bool shared = shape_b.size() == 2;  // one product over all leading axes instead of a sum of products
-    p.gin[1] = shared ? matmul(transposed(flat(a)), flat(g)) : sum_to_shape(matmul(transposed(a), g), shape_b);
+    if (shared)
+      pull_product(p, 1, transposed(flat(a)), flat(g));
+    else
+      p.gin[1] = sum_to_shape(matmul(transposed(a), g), shape_b);
   });
   push_forward({a, b}, out, [&batch](const Tensor* p, const Tensor* t, const Tensor& y) {
     if (in_one_buffer(p, t, 2, y)) return product_tangent(p[0], t[0], p[1], t[1], false, Tensor(), batch, y);
@@ -217,11 +242,19 @@ Tensor linear(const Tensor& x0, const Tensor& weight0, const Tensor& bias0, int 
     saved = {wants_node(weight) ? saved_operand(x, saved_bits) : Saved(), wants_node(x) ? Saved(weight) : Saved()};
   record("linear", {x, weight, bias}, out, std::move(saved), [](const Slots& s, const PullArgs& p) {
     const Tensor& g = p.g[0];
-    if (p.need(0)) p.gin[0] = matmul(g, s[1]);
+    if (p.need(0)) pull_product(p, 0, g, s[1]);
     if (p.need(1)) {
       BlockRows x = block_rows(s.slot(0));
       bool fused = x.words && g.dtype() == DType::F32 && !has_tangent(g);
-      p.gin[1] = fused ? product_with_blocks(flat(g), x) : matmul(transposed(flat(g)), flat(s[0]));
+      auto add = [&](const Tensor& sum) {
+        if (sum->storage == g->storage) return false;
+        product_with_blocks(flat(g), x, sum);
+        return true;
+      };
+      if (!fused)
+        pull_product(p, 1, transposed(flat(g)), flat(s[0]));
+      else if (!add_onto(p, 1, DType::F32, add))
+        p.gin[1] = product_with_blocks(flat(g), x);
     }
     if (p.need(2)) p.gin[2] = g.ndim() > 1 ? sum(flat(g), {0}) : g;
   });

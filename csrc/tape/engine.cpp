@@ -1,5 +1,7 @@
 // Backward: a heap ordered by sequence number. The newest queued node is always ready, because every consumer of a
 // node is newer than the node; no pass that counts dependencies is needed.
+#include <sched.h>
+
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
@@ -8,6 +10,7 @@
 #include "families/map.h"
 #include "families/view.h"
 #include "tape/node.h"
+#include "tape/onto.h"
 #include "tensor/profile.h"
 
 namespace pb {
@@ -30,6 +33,20 @@ Tensor accumulate(const Tensor& a, Tensor b) {
 namespace {
 
 bool older(const Node* a, const Node* b) { return a->seq < b->seq; }
+
+// Leaves to whose gradient a product is being added, which may give up the interpreter lock. Another thread that shares
+// the leaf makes a tensor of its own meanwhile and waits before it adds that. Read and changed under the lock.
+std::vector<TensorImpl*> busy_leaves;
+bool leaf_is_busy(const Tensor& leaf) {
+  return std::find(busy_leaves.begin(), busy_leaves.end(), leaf.impl()) != busy_leaves.end();
+}
+struct BusyLeaf {
+  Tensor leaf;
+  explicit BusyLeaf(const Tensor& t) : leaf(t) { busy_leaves.push_back(t.impl()); }
+  BusyLeaf(const BusyLeaf&) = delete;
+  BusyLeaf& operator=(const BusyLeaf&) = delete;
+  ~BusyLeaf() { std::erase(busy_leaves, leaf.impl()); }
+};
 
 class Run;
 [[gnu::tls_model("initial-exec")]] thread_local Run* running = nullptr;
@@ -90,6 +107,23 @@ class Run {
     rebuilt_.emplace_back(n, y);
     return y;
   }
+  // A pull that makes a product for input i adds it to the sum that is there, instead of making a tensor to be added.
+  bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<bool(const Tensor&)>& add) {
+    if (!pulling_ || p.edges != pulled_edges_ || mode().grad || mode().anomaly || options_.stop) return false;
+    const Edge& e = pulling_->edges[size_t(i)];
+    if (!wanted(e)) return false;
+    bool leaf_grad = !e.node && wrt_.empty();
+    if (leaf_grad && leaf_is_busy(e.leaf)) return false;
+    const Tensor* at = leaf_grad ? grad_of(e.leaf) : sum_of(e);
+    if (!at || !*at || (!leaf_grad && !unique(*at))) return false;
+    Tensor sum = *at;
+    if (sum->node || !sum.contiguous() || sum.dtype() != dtype || has_tangent(sum)) return false;
+    if (!leaf_grad) return add(sum);
+    BusyLeaf busy(e.leaf);
+    if (!add(sum)) return false;
+    sum->storage->version++;
+    return true;
+  }
   static Tensor rebuild_at(Node* n) {
     Tensor y;
     {
@@ -101,6 +135,19 @@ class Run {
   }
 
  private:
+  static const Tensor* grad_of(const Tensor& leaf) {
+    return leaf->meta && leaf->meta->hooks.empty() ? &leaf->meta->grad : nullptr;
+  }
+  // Where the cotangents that go along e are summed, if that is one place and something stands there.
+  const Tensor* sum_of(const Edge& e) {
+    if (e.node) {
+      if (e.node->run != this) return nullptr;
+      if (e.index == 0) return &e.node->cotangent;
+      return e.index <= e.node->cotangents.size() ? &e.node->cotangents[e.index - 1] : nullptr;
+    }
+    auto it = leaf_captures_.find(e.leaf.impl());
+    return it != leaf_captures_.end() && it->second.size() == 1 ? &captured_[it->second[0]] : nullptr;
+  }
   // Only nodes on a path to a wanted tensor run. Producers are older, so one sweep by age settles it.
   void mark_needed(std::span<const Tensor> roots) {
     std::vector<Node*> all, stack;
@@ -217,6 +264,10 @@ class Run {
 
   // The gradient of a leaf is never a buffer that somebody else sees.
   void store(const Tensor& t, const Tensor& g) {
+    while (leaf_is_busy(t)) {
+      LongKernel others_go_on(1e9);
+      sched_yield();
+    }
     KeepLock keep;  // threads that share weights add one after the other
     Tensor& grad = t->need_meta().grad;
     if (grad) {
@@ -275,7 +326,9 @@ class Run {
     // A pull may run a backward of its own (composed definitions), so buffers in use are moved out of this object.
     std::vector<Tensor> gout = std::move(outputs_), gin = std::move(inputs_);
     gin.resize(n->edges.size());
+    pulling_ = n, pulled_edges_ = edges;
     n->pull({gout.data(), gin.data(), edges});
+    pulling_ = nullptr;
     if (mode().anomaly) check_finite(n, gin);
     if (!rebuilt_.empty()) std::erase_if(rebuilt_, [&](auto& r) { return r.first == n; });
     gout.clear();
@@ -300,24 +353,12 @@ class Run {
   // The pieces of a tensor that was cut up come back one by one: each is added at its place in the sum that the first
   // one left, instead of a tensor of zeros around each.
   bool add_into_receiver(Node* n, const Tensor& g) {
-    if (!g || mode().grad || mode().anomaly || options_.stop || has_tangent(g)) return false;
-    const Edge& e = n->edges[0];
-    if (e.node) {
-      if (e.node->run != this || !wanted(e)) return false;
-      Tensor* sum = e.index == 0                              ? &e.node->cotangent
-                    : e.index - 1 < e.node->cotangents.size() ? &e.node->cotangents[e.index - 1]
-                                                              : nullptr;
-      return sum && *sum && unique(*sum) && adds(*sum, g) && n->add_into(*sum, g);
-    }
-    if (!wrt_.empty() || !e.leaf->meta || !e.leaf->meta->grad || !e.leaf->meta->hooks.empty()) return false;
-    KeepLock keep;
-    const Tensor& grad = e.leaf->meta->grad;
-    if (grad->node || !adds(grad, g) || !n->add_into(grad, g)) return false;
-    grad->storage->version++;
-    return true;
-  }
-  static bool adds(const Tensor& sum, const Tensor& g) {
-    return sum.contiguous() && sum.dtype() == g.dtype() && !has_tangent(sum);
+    if (!g || has_tangent(g)) return false;
+    pulling_ = n, pulled_edges_ = n->edges.begin();
+    auto add = [&](const Tensor& sum) { return n->add_into(sum, g); };
+    bool added = add_onto({&g, nullptr, pulled_edges_}, 0, g.dtype(), add);
+    pulling_ = nullptr;
+    return added;
   }
 
   bool inner_needed(Node* n) const {
@@ -337,6 +378,8 @@ class Run {
   std::span<const Tensor> wrt_;
   std::vector<Tensor> captured_;
   std::vector<Tensor> outputs_, inputs_;  // the cotangents of one step; kept for their memory
+  Node* pulling_ = nullptr;               // the node whose pull runs, and what it was given
+  const Edge* pulled_edges_ = nullptr;
   std::vector<Node*> queue_;
   std::unordered_map<Node*, std::vector<size_t>> captures_;
   std::unordered_map<TensorImpl*, std::vector<size_t>> leaf_captures_;
@@ -348,6 +391,9 @@ class Run {
 
 }  // namespace
 
+bool add_onto(const PullArgs& p, int i, DType dtype, const std::function<bool(const Tensor&)>& add) {
+  return running && running->add_onto(p, i, dtype, add);
+}
 Tensor rebuilt(Node* n) { return running ? running->rebuilt(n) : Run::rebuild_at(n); }
 
 std::vector<Tensor> backward(std::span<const Tensor> roots, std::span<const Tensor> cotangents,
