@@ -186,29 +186,6 @@ void Driver::store_parameter(const Entry& e, int64_t begin, int64_t n, void* p, 
   store(e.p, begin, n, p, e.compute);
 }
 
-namespace {
-
-// Note [Reading ahead]
-// Staging and rounding are arithmetic in L1, during which no memory would be read. So the lines of the next tile are
-// asked for in equal shares between these steps.
-struct Ahead {
-  const char* from[kMaxSlots + 4];
-  int64_t bytes[kMaxSlots + 4];
-  int count = 0;
-  void add(const void* base, int64_t begin, int64_t n, int64_t size) {
-    from[count] = static_cast<const char*>(base) + begin * size;
-    bytes[count++] = n * size;
-  }
-  void ask(int part, int parts) const {
-    for (int s = 0; s < count; s++) {
-      const char* end = from[s] + bytes[s] * (part + 1) / parts;
-      for (const char* at = from[s] + bytes[s] * part / parts; at < end; at += 64) __builtin_prefetch(at, 1);
-    }
-  }
-};
-
-}  // namespace
-
 template <class F>
 void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
   const int slots = e.rule->nslots;
@@ -218,26 +195,14 @@ void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
   a.scale = options_.clip_value >= 0 ? 1 : multiplier_;
   a.decay = groups_[e.group].decay;
   const bool staged = e.narrow || !e.direct_p;
-  const int64_t piece = staged ? kTile / 2 : kTile;  // this one and the next must stay in L1
+  const int64_t piece = staged ? kTile / 2 : kTile;  // with the tiles that are staged it must stay in L1
   RoundKey keys[kMaxSlots + 1] = {};
   if (staged && write)
     for (int j = 0; j <= slots; j++) keys[j] = key(k, e, j < slots ? j : kMaxSlots);
-  Ahead next;
   for (int64_t at = 0; at < k.n; at += a.n) {
     const int64_t begin = k.begin + at;
     a.n = std::min(piece, k.n - at);
-    if (staged && e.p.contiguous() && e.g.contiguous()) {
-      const int64_t from = begin + a.n, n = std::min(piece, e.n - from);
-      next.count = 0;
-      next.add(e.address, from, n, itemsize(e.p.dtype()));
-      next.add(e.g.raw(), from, n, itemsize(e.g.dtype()));
-      for (int j = 0; j < slots; j++) next.add(e.slots[j].data, from, n, e.slots[j].size);
-      if (e.rounding >= Rounding::Kahan) next.add(e.state->rest.raw(), from, n, itemsize(e.state->rest.dtype()));
-    }
-    int part = 0;
-    const int parts = 2 * slots + 1;
     for (int j = 0; j < slots; j++) {
-      next.ask(part++, parts);
       a.slots[j] = load_slot(e, j, begin, a.n);
     }
     a.g = load_gradient(e, begin, a.n);
@@ -248,11 +213,9 @@ void Driver::visit(const Chunk& k, const Entry& e, bool write, F f) {
                                                  uint64_t(begin), a.n);
       a.noise = tile(kNoise);
     }
-    next.ask(part++, parts);
     f(a);
     if (!write) continue;
     for (int j = 0; j < slots; j++) {
-      next.ask(part++, parts);
       store_slot(e, j, begin, a.n, a.slots[j], keys[j]);
     }
     store_parameter(e, begin, a.n, a.p, keys[slots]);

@@ -3,36 +3,10 @@
 //   g++ -std=c++20 -O3 -march=native -mprefer-vector-width=512 -fno-math-errno -fno-trapping-math -ffp-contract=fast
 //       -Wno-psabi -Icsrc tools/ladder/matmul.cpp -o matmul && ./matmul 128 256 512 1024
 // (one line). Prints GFLOP/s and the share of the peak that a loop of multiply-adds in registers reaches.
-#include <sched.h>
-
-#include "cpu/isa_std.h"
-// more headers of the outside
-#include <time.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <vector>
+#include "ladder.h"
 
 namespace {
 #include "cpu/gemm_driver.h"
-}
-
-extern "C" {
-void pb_parallel_for(int64_t n, int64_t, void (*body)(void*, int64_t, int64_t), void* ctx) { body(ctx, 0, n); }
-int pb_num_threads() { return 1; }
-void* pb_scratch(int slot, size_t bytes) {
-  static void* data[8];
-  static size_t size[8];
-  if (size[slot] < bytes) {
-    std::free(data[slot]);
-    data[slot] = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-    size[slot] = bytes;
-  }
-  return data[slot];
-}
-}
-
-namespace {
 
 using pb::kColumns;
 using pb::kMaxRows;
@@ -139,60 +113,23 @@ void pairs_rounded(Narrow& s) {
 }
 #endif
 
-double now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
-
-template <class F>
-double shortest(F f, double seconds) {
-  double best = 1e30;
-  for (double end = now() + seconds, start; (start = now()) < end;) {
-    f();
-    double t = now() - start;
-    best = t < best ? t : best;
-  }
-  return best;
-}
-
-double peak() {
-  typedef pb::VectorOf<float>::type V;
-  constexpr int64_t steps = 20000;
-  V x = V{} + 0.9999f, y = V{} + 1e-4f;
-  V v0 = y, v1 = y, v2 = y, v3 = y, v4 = y, v5 = y, v6 = y, v7 = y, v8 = y, v9 = y;
-  double t = shortest(
-      [&] {
-        for (int64_t i = 0; i < steps; i++) {
-#define STEP(v)  \
-  v = v * x + y; \
-  __asm__ volatile("" : "+x"(v));
-          STEP(v0) STEP(v1) STEP(v2) STEP(v3) STEP(v4) STEP(v5) STEP(v6) STEP(v7) STEP(v8) STEP(v9)
-#undef STEP
-        }
-      },
-      0.2);
-  return double(steps) * 10 * 2 * pb::kLanes<float> / t * 1e-9;
-}
-
 #if defined(__AVX512BF16__)
 double peak_of_pairs() {
   typedef pb::VectorOf<float>::type V;
   constexpr int64_t steps = 20000;
   pb::VectorOf<pb::Pair>::type x = {}, y = x;
   V v0{}, v1{}, v2{}, v3{}, v4{}, v5{}, v6{}, v7{}, v8{}, v9{}, w0{}, w1{}, w2{}, w3{}, w4{}, w5{};
-  double t = shortest(
-      [&] {
-        for (int64_t i = 0; i < steps; i++) {
+  double t = shortest([&] {
+    for (int64_t i = 0; i < steps; i++) {
 #define STEP(v) __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(v) : "v"(x), "v"(y));
-          STEP(v0)
-          STEP(v1)
-          STEP(v2) STEP(v3) STEP(v4) STEP(v5) STEP(v6) STEP(v7) STEP(v8) STEP(v9) STEP(w0) STEP(w1) STEP(w2) STEP(w3)
-              STEP(w4) STEP(w5)
+      STEP(v0)
+      STEP(v1)
+      STEP(v2)
+      STEP(v3)
+      STEP(v4) STEP(v5) STEP(v6) STEP(v7) STEP(v8) STEP(v9) STEP(w0) STEP(w1) STEP(w2) STEP(w3) STEP(w4) STEP(w5)
 #undef STEP
-        }
-      },
-      0.2);
+    }
+  });
   return double(steps) * 16 * 4 * pb::kLanes<float> / t * 1e-9;
 }
 #endif
@@ -227,7 +164,7 @@ bool climb(State& s, const Step<State>& step, double top, double (*value)(A)) {
   step.run(s);
   if (!right<A>(s.n, s.a, s.b, s.c, step.tolerance, value))
     return std::printf("%s is WRONG at %d\n", step.name, int(s.n)), false;
-  double gflops = 2e-9 * double(s.n * s.n * s.n) / shortest([&] { step.run(s); }, 0.3);
+  double gflops = 2e-9 * double(s.n * s.n * s.n) / shortest([&] { step.run(s); });
   std::printf("%5d  %-14s %6.1f GFLOP/s  %.2f of the peak\n", int(s.n), step.name, gflops, gflops / top);
   return true;
 }
@@ -235,6 +172,7 @@ bool climb(State& s, const Step<State>& step, double top, double (*value)(A)) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const std::vector<int64_t> list = sizes(argc, argv);
   const Step<Square> steps[] = {{"three loops", three_loops, 2e-6},
                                 {"register tile", register_tile, 2e-6},
                                 {"packed blocks", packed_blocks, 2e-6},
@@ -251,8 +189,8 @@ int main(int argc, char** argv) {
   top16 = peak_of_pairs();
   std::printf("in pairs of bfloat16: %.1f GFLOP/s\n", top16);
 #endif
-  for (int arg = 1; arg < argc; arg++) {
-    int64_t n = std::atol(argv[arg]) / kCols * kCols;
+  for (int64_t size : list) {
+    int64_t n = size / kCols * kCols;
     if (n <= 0) return std::fprintf(stderr, "sizes are at least %d\n", int(kCols)), 2;
     auto all = size_t(n * n);
     Square s{n, {}, {}, std::vector<float>(all)};
