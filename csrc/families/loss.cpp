@@ -158,13 +158,16 @@ Tensor device_reduce(const Tensor& loss, const Tensor& total, Options::Reduction
   return r == Options::Sum ? s : s / cast(where(total == Tensor(0.0), Tensor(1.0), total), s.dtype());
 }
 
+// (rows, n): x itself where it has that shape, so that a leaf gets its gradient without a view's copy of it.
+Tensor in_rows(const Tensor& x, int64_t rows, int64_t n) { return x.ndim() == 2 ? x : reshape(x, {rows, n}); }
+
 Tensor device_index_loss(const Tensor& x, const Tensor& target, const Tensor& weight, const Options& o,
                          const Shape& kept) {
   int64_t n = x.shape().back();
   cuda::Targets t = device_targets("cross_entropy", target, n, o, weight, x.device());
   Tensor w = weight ? plain(weight, row_compute(x.dtype())) : Tensor();
   Problem p{1 - o.smoothing, n ? o.smoothing / double(n) : 0, double(n)};
-  Tensor loss = fused_rows(reshape(x, {target.size(), n}), reshape(t.classes, {target.size()}), w, p);
+  Tensor loss = fused_rows(in_rows(x, target.size(), n), reshape(t.classes, {target.size()}), w, p);
   return device_reduce(o.reduction == Options::None ? reshape(loss, kept) : loss, t.total, o.reduction);
 }
 
@@ -185,7 +188,7 @@ Tensor index_loss(const Tensor& x, const Tensor& target, const Tensor& weight, c
     for (int64_t i = 0; i < t.size(); i++) total += v[i] >= 0;
   }
   Problem p{1 - o.smoothing, n ? o.smoothing / double(n) : 0, all};
-  Tensor loss = fused_rows(reshape(x, {t.size(), n}), reshape(t, {t.size()}), w, p);
+  Tensor loss = fused_rows(in_rows(x, t.size(), n), reshape(t, {t.size()}), w, p);
   return reduce(o.reduction == Options::None ? reshape(loss, kept) : loss, total, o.reduction);
 }
 
